@@ -1,0 +1,59 @@
+# Every target sets up what it needs, so that on a fresh machine one command is enough.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+JOB ?=
+SET ?=
+ARGS ?=
+SETUP := .venv/.set-up
+RUN = $(BIN)/orchestrator $@ $(if $(JOB),$(JOB),$(error say which job: make $@ JOB=jobs/resnet_zero2.yaml)) \
+      $(foreach pair,$(SET),--set $(pair)) $(ARGS)
+
+.PHONY: help setup launch plan validate doctor ui schema test test-fast test-ray test-gpu test-fresh \
+        fmt lint types golden bench lock clean
+
+help:      ## list the targets
+	@echo 'make TARGET [JOB=jobs/x.yaml] [SET="zero.stage=3 training.steps=20"] [ARGS="--json"]'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14 | sed 's/^/  /'
+
+# Done again when what is pinned changes, or when the folder has moved.
+$(SETUP): pyproject.toml .constraints.txt
+	@bash .setup.sh "$(PYTHON)"
+
+setup: $(SETUP) ## install everything into .venv, as pinned in .constraints.txt
+
+launch: $(SETUP)   ## train: make launch JOB=jobs/resnet_zero2.yaml
+	@$(RUN)
+plan: $(SETUP)     ## show what would be launched, exactly
+	@$(RUN)
+validate: $(SETUP) ## read and check a job file
+	@$(RUN)
+doctor: $(SETUP)   ## what this machine has and lacks
+	@$(BIN)/orchestrator doctor $(ARGS)
+ui: $(SETUP)       ## open MLflow on what was recorded
+	@$(BIN)/orchestrator ui $(ARGS)
+schema: $(SETUP)   ## print the JSON schema of the job file
+	@$(BIN)/orchestrator schema
+
+test: test-fast test-ray ## all tests that need no GPU: fast ones first, then with a real Ray
+test-fast: $(SETUP) ## lint, types and the tests that take seconds
+	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy
+	@$(BIN)/python -m pytest $(ARGS)
+test-ray: $(SETUP) ## tests that start ranks, a local Ray, MLflow
+	@$(BIN)/python -m pytest -m "ray" $(ARGS)
+test-gpu: $(SETUP) ## tests that need CUDA
+	@$(BIN)/python -m pytest -m gpu $(ARGS)
+test-fresh: $(SETUP) ## the README's first command in a fresh clone
+	@$(BIN)/python -m pytest -m fresh $(ARGS)
+
+fmt: $(SETUP)      ## rewrite imports and layout
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
+golden: $(SETUP)   ## rewrite golden files and the schema
+	@GOLDEN=1 $(BIN)/python -m pytest -k "golden or schema" $(ARGS)
+bench: $(SETUP)    ## benchmarks against bare torchrun; a quarter of an hour
+	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
+lock: $(SETUP)     ## write .constraints.txt from what is installed
+	@$(BIN)/pip freeze --exclude-editable --exclude orchestrator | sed -E 's/\+cpu$$//' > .constraints.txt
+clean:     ## remove what setup and tests made (not .orchestrator, which holds your runs)
+	@rm -rf .venv .mypy_cache .ruff_cache .pytest_cache orchestrator.egg-info

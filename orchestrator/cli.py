@@ -1,0 +1,266 @@
+"""The command line: one function a verb, and the outermost frame where errors become exit codes.
+
+Environment variables, the clock and the terminal enter here and are passed down; nothing heavy is
+imported before a verb needs it.
+"""
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.errors import ExitCode, OrchestratorError
+
+if TYPE_CHECKING:
+    from orchestrator.launch.run import Finished
+
+JSON_HELP = "print one JSON object on stdout and everything else on stderr"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code.
+
+    Args:
+        arguments: the words after the program's name; `None` takes this process's.
+    """
+    started_unix_s = time.time()
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if getattr(options, "verbose", False) else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        return int(options.verb(options, started_unix_s))
+    except OrchestratorError as err:
+        return _report(err, as_json=getattr(options, "json", False))
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away, as `| head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FAILED
+
+
+def _report(err: OrchestratorError, *, as_json: bool) -> int:
+    sys.stderr.write(f"{err}\n")
+    if as_json:
+        json.dump({"error": str(err), "exit_code": int(err.exit_code)}, sys.stdout)
+        sys.stdout.write("\n")
+    return err.exit_code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="orchestrator",
+        description="Train on Ray with DeepSpeed and see what every sharding strategy costs.",
+        epilog="Exit codes: 0 done, 1 the run failed, 2 wrong input, 3 it does not fit, "
+        "4 out of memory, 130 interrupted.",
+    )
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, help_text: str, function: Any, *, job: bool) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=help_text, description=help_text)
+        sub.set_defaults(verb=function)
+        sub.add_argument("--json", action="store_true", help=JSON_HELP)
+        sub.add_argument(
+            "--home", type=Path, help="state folder (else ORCHESTRATOR_HOME, else .orchestrator)"
+        )
+        if job:
+            sub.add_argument("job", type=Path, metavar="JOB", help="job file (YAML)")
+            sub.add_argument(
+                "--set",
+                action="append",
+                default=[],
+                metavar="KEY=VALUE",
+                help="override one key, such as zero.stage=3; may be repeated",
+            )
+        return sub
+
+    verb("validate", "read and check a job file", _validate, job=True)
+    plan = verb("plan", "show what would be launched, exactly", _plan, job=True)
+    launch = verb("launch", "run a job", _launch, job=True)
+    for sub in (plan, launch):
+        sub.add_argument("--address", help="Ray cluster (else RAY_ADDRESS, else a Ray of its own)")
+    launch.add_argument(
+        "--in-process", action="store_true", help="one worker in this process, without Ray"
+    )
+    launch.add_argument(
+        "-v", "--verbose", action="store_true", help="let Ray and the ranks talk to the terminal"
+    )
+    verb("doctor", "say what this machine has and lacks", _doctor, job=False)
+    ui = verb("ui", "open MLflow on what was recorded", _ui, job=False)
+    ui.add_argument("--port", type=int, help="port to listen on (default: 5000 or the next free)")
+    verb("schema", "print the JSON schema of the job file", _schema, job=False)
+    return parser
+
+
+def _say(options: argparse.Namespace, text: str) -> None:
+    """A line for the person: stdout, or stderr when stdout is for JSON."""
+    print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
+
+
+def _answer(options: argparse.Namespace, value: object) -> None:
+    if options.json:
+        print(json.dumps(value))
+
+
+def _home_path(options: argparse.Namespace) -> Path:
+    chosen = options.home or os.environ.get("ORCHESTRATOR_HOME")
+    return Path(chosen) if chosen else Path(".orchestrator")
+
+
+def _validate(options: argparse.Namespace, _started_unix_s: float) -> int:
+    from orchestrator.spec.load import load_job
+    from orchestrator.spec.shapes import resolve_shapes
+
+    job = load_job(options.job, overrides=options.set)
+    spec = resolve_shapes(job)
+    _say(options, f"{options.job} is a valid job: {spec.name}")
+    _answer(options, {"valid": True, "job": spec.model_dump(mode="json")})
+    return ExitCode.DONE
+
+
+def _plan(options: argparse.Namespace, _started_unix_s: float) -> int:
+    from orchestrator.launch.preflight import plan_job
+    from orchestrator.launch.ray_train import RayLauncher
+    from orchestrator.plan.resources import this_machine
+    from orchestrator.render import plan_text
+    from orchestrator.spec.load import load_job
+
+    job = load_job(options.job, overrides=options.set)
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    with RayLauncher(address=address) as launcher:
+        machine = (
+            launcher.cluster()
+            if address
+            else this_machine(visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
+        )
+        plan = plan_job(job, machine=machine, environment=os.environ)
+    _say(options, plan_text(plan))
+    if options.json:
+        _answer(options, plan.to_json())
+    else:
+        print(f"\nDeepSpeed gets\n{json.dumps(plan.deepspeed, indent=2)}")
+    return ExitCode.DONE
+
+
+def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
+    from orchestrator.launch.compiled_ops import make_ready
+    from orchestrator.launch.home import open_home
+    from orchestrator.launch.in_process import InProcessLauncher
+    from orchestrator.launch.preflight import plan_job
+    from orchestrator.launch.ray_train import RayLauncher
+    from orchestrator.launch.run import Setting, run_plan
+    from orchestrator.plan.resources import this_machine
+    from orchestrator.render import plan_text, result_text
+    from orchestrator.spec.load import load_job
+    from orchestrator.terminal import Display
+    from orchestrator.track.environment import mlflow_environment
+    from orchestrator.track.mlflow import MlflowTracker
+    from orchestrator.track.store import store_at
+
+    job = load_job(options.job, overrides=options.set)
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    local_address = None if options.in_process else address
+    with RayLauncher(address=local_address, verbose=options.verbose) as ray_launcher:
+        machine = (
+            ray_launcher.cluster()
+            if local_address
+            else this_machine(visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
+        )
+        plan = plan_job(job, machine=machine, environment=os.environ)
+        home = open_home(_home_path(options))
+        os.environ.update(mlflow_environment())
+        store = store_at(job.spec.tracking.uri, state=home.path)
+        _say(options, plan_text(plan))
+        extensions = home.extensions(chosen=os.environ.get("TORCH_EXTENSIONS_DIR"))
+        make_ready(
+            plan.compiled_ops,
+            folder=extensions,
+            environment=os.environ,
+            show=lambda line: _say(options, line),
+        )
+        setting = Setting(
+            home=home,
+            open_tracker=lambda: MlflowTracker(store),
+            started_unix_s=started_unix_s,
+            commit=_commit(),
+            extensions=extensions,
+        )
+        display = Display(sys.stderr if options.json else sys.stdout)
+        finished = run_plan(
+            plan,
+            job,
+            launcher=InProcessLauncher() if options.in_process else ray_launcher,
+            setting=setting,
+            on_record=display.show,
+        )
+    display.close()
+    _say(options, "\n" + result_text(finished, look=_where_to_look(finished)))
+    _answer(options, finished.record.to_json())
+    if finished.failure is not None:
+        sys.stderr.write(f"\n{finished.failure.message}\n")
+        if finished.failure.details:
+            sys.stderr.write(f"Details: {finished.folder / 'artifacts/logs/failure.txt'}\n")
+        return finished.failure.exit_code
+    return ExitCode.DONE
+
+
+def _where_to_look(finished: "Finished") -> str:
+    from orchestrator.track.base import run_link
+    from orchestrator.track.open import DEFAULT_PORT, HOST
+
+    if finished.tracked is None:
+        return f"Recorded in {finished.folder}; the tracking store was not reached"
+    link = run_link(f"http://{HOST}:{DEFAULT_PORT}", finished.tracked)
+    return f"Look at it with: make ui\nthen open {link}"
+
+
+def _commit() -> str | None:
+    """The git commit of the current folder, if it is in a repository."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _doctor(options: argparse.Namespace, _started_unix_s: float) -> int:
+    from orchestrator.launch.doctor import examine_machine
+    from orchestrator.render import doctor_text
+
+    findings = examine_machine(state=_home_path(options), environment=os.environ)
+    _say(options, doctor_text(findings))
+    _answer(options, {"findings": [finding.to_json() for finding in findings]})
+    broken = any(finding.level == "missing" for finding in findings)
+    return ExitCode.FAILED if broken else ExitCode.DONE
+
+
+def _ui(options: argparse.Namespace, _started_unix_s: float) -> int:
+    from orchestrator.launch.home import open_home
+    from orchestrator.track.open import run_ui
+
+    home = open_home(_home_path(options))
+    return run_ui(
+        home.path,
+        port=options.port,
+        show=lambda line: _say(options, line),
+        environment=os.environ,
+    )
+
+
+def _schema(_options: argparse.Namespace, _started_unix_s: float) -> int:
+    from orchestrator.spec.schema import job_schema
+
+    print(json.dumps(job_schema(), indent=2))
+    return ExitCode.DONE

@@ -1,0 +1,57 @@
+"""The seam between a plan and whatever runs its ranks. Touches nothing outside."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.plan.launch_plan import LaunchPlan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One plan on its way: what to run, and where its records go."""
+
+    plan: LaunchPlan
+    spool_path: Path
+    """Every record of every rank is appended here (`track.spool`)."""
+    log_folder: Path
+    """What Ray, DeepSpeed and the ranks say goes here."""
+    rank_environment: Mapping[str, str]
+    """Environment variables of every rank, beside those it inherits."""
+    collective_timeout_s: float = 300.0
+    """Longest that a rank waits for the others."""
+
+
+class Launcher(Protocol):
+    """Runs a plan to its end."""
+
+    def run(self, launch: Launch) -> None:
+        """Start the ranks and wait until all are done.
+
+        Raises:
+            RunError: a rank failed, died or diverged, or no rank could start.
+            KeyboardInterrupt: the user stopped it; nothing of it is left running.
+        """
+        ...
+
+
+def rank_environment(plan: LaunchPlan, *, extensions: Path) -> dict[str, str]:
+    """The environment variables a rank needs, whoever starts it.
+
+    Args:
+        plan: what will run.
+        extensions: folder of DeepSpeed's compiled ops.
+    """
+    variables = {
+        "OMP_NUM_THREADS": str(max(1, int(plan.resources.cpus_per_worker))),
+        "TORCH_EXTENSIONS_DIR": str(extensions),
+        # Models come from their configuration; nothing may wait for a network that is not there.
+        "HF_HUB_OFFLINE": "1",
+        "TRANSFORMERS_OFFLINE": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    if plan.resources.device == "cpu":
+        variables["DS_ACCELERATOR"] = "cpu"
+        variables["CUDA_VISIBLE_DEVICES"] = ""
+    return variables

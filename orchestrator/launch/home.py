@@ -1,0 +1,76 @@
+"""The state folder: tracking store, run folders, compiled extensions, logs.
+
+`.orchestrator/` in the current folder unless `--home` or ORCHESTRATOR_HOME names another.
+"""
+
+import hashlib
+import os
+import re
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from orchestrator.errors import UsageError
+
+DEFAULT_NAME = ".orchestrator"
+_LIBRARIES = ("orchestrator", "ray", "torch", "deepspeed", "mlflow", "transformers", "numpy")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    """A state folder that can be written."""
+
+    path: Path
+
+    def run_folder(self, name: str, *, at_unix_s: float) -> Path:
+        """A new folder for one run, named by time so that runs sort as they were started."""
+        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(at_unix_s))
+        fraction = int(at_unix_s * 1000) % 1000
+        return self.path / "runs" / f"{stamp}-{fraction:03d}-{name}"
+
+    def extensions(self, *, chosen: str | None) -> Path:
+        """Where compiled ops lie: one folder for each set of versions and processor.
+
+        Args:
+            chosen: TORCH_EXTENSIONS_DIR, when the user sets it.
+        """
+        if chosen:
+            return Path(chosen)
+        parts = f"torch-{version('torch')}_deepspeed-{version('deepspeed')}_{_processor()}"
+        return self.path / "extensions" / re.sub(r"[^\w.-]", "_", parts)
+
+
+def open_home(path: Path) -> Home:
+    """Make the state folder if it is missing and see that it can be written.
+
+    Raises:
+        UsageError: it cannot be made or written.
+    """
+    probe = path / f".probe-{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(0o700) if not any(path.iterdir()) else None
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as err:
+        raise UsageError(
+            f"state folder {path} cannot be written: {err.strerror}; "
+            "choose another with --home or ORCHESTRATOR_HOME"
+        ) from err
+    return Home(path=path.resolve())
+
+
+def versions() -> dict[str, str]:
+    """Library -> version, as installed."""
+    return {name: version(name) for name in _LIBRARIES}
+
+
+def _processor() -> str:
+    """A short name for the processor's instruction set, which compiled code depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "cpu"
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return "cpu-" + hashlib.sha256(flags.encode()).hexdigest()[:8]

@@ -1,0 +1,97 @@
+"""What is looked at before anything starts: the user's own code, the data, the compiled ops.
+
+Whatever is wrong ends here, in one line, with nothing started and nothing to clean up.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import SpecError, UsageError
+from orchestrator.launch.compiled_ops import has_compiler
+from orchestrator.plan.launch_plan import LaunchPlan, make_plan
+from orchestrator.plan.resources import Machine
+from orchestrator.spec.data import FactoryData, TextData
+from orchestrator.spec.load import JobFile
+from orchestrator.spec.model import FactoryModel
+from orchestrator.spec.shapes import resolve_shapes
+
+EXAMINE_TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """What a look at the user's own model and data told."""
+
+    n_params: int
+
+
+def plan_job(job: JobFile, *, machine: Machine, environment: Mapping[str, str]) -> LaunchPlan:
+    """Make the plan of a job, looking into user code and data files where there are any.
+
+    Raises:
+        SpecError: something in the job file is wrong or does not fit.
+        InfeasibleError: the machine has less than is asked for.
+    """
+    cpu_adam = has_compiler(environment)
+    n_params = None
+    if _has_user_parts(job):
+        # Everything that needs no user code is checked first: it takes no time.
+        make_plan(job, machine=machine, n_params=1, cpu_adam=cpu_adam)
+        n_params = examine(job, environment=environment).n_params
+    plan = make_plan(job, machine=machine, n_params=n_params, cpu_adam=cpu_adam)
+    _check_nvme(job)
+    return plan
+
+
+def examine(job: JobFile, *, environment: Mapping[str, str]) -> Examined:
+    """Build the user's model and data once, in a process of its own.
+
+    Raises:
+        SpecError: they cannot be built or do not fit together.
+        UsageError: the process broke down or took too long.
+    """
+    request = {
+        "spec": resolve_shapes(job).model_dump(mode="json"),
+        "folder": str(job.path.absolute().parent),
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "orchestrator.worker.examine"],
+            input=json.dumps(request),
+            env=dict(environment),
+            capture_output=True,
+            text=True,
+            timeout=EXAMINE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as err:
+        raise UsageError(
+            f"building the model and data of {job.path} once took over {EXAMINE_TIMEOUT_S:.0f} s"
+        ) from err
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+        raise UsageError(f"building the model and data of {job.path} once failed: {last}")
+    answer = json.loads(done.stdout)
+    if answer["problem"] is not None:
+        raise SpecError([job.problem(answer["problem_key"], answer["problem"])])
+    return Examined(n_params=answer["n_params"])
+
+
+def _has_user_parts(job: JobFile) -> bool:
+    data = job.spec.data
+    return (
+        isinstance(job.spec.model, FactoryModel)
+        or isinstance(data, FactoryData)
+        or (isinstance(data, TextData) and data.path is not None)
+    )
+
+
+def _check_nvme(job: JobFile) -> None:
+    path = job.spec.zero.nvme_path
+    if path is not None and not Path(path).is_dir():
+        message = f"{path} is no folder; make it on the NVMe disk or name another"
+        raise SpecError([job.problem("zero.nvme_path", message)])

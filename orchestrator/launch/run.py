@@ -1,0 +1,234 @@
+"""One run from its plan to its record: started, followed, tracked, summed up, whatever happens.
+
+Everything that a run tells lies in its run folder first; the tracking store gets it from there.
+"""
+
+import json
+import logging
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+from orchestrator.errors import InfeasibleError
+from orchestrator.launch.base import Launch, Launcher, rank_environment
+from orchestrator.launch.failure import Failure, RunError
+from orchestrator.launch.follow import Follower
+from orchestrator.launch.home import Home, versions
+from orchestrator.measure.points import summary_points
+from orchestrator.measure.run_record import Outcome, RunRecord
+from orchestrator.measure.sample import RankFailure, Record
+from orchestrator.measure.summary import summarize
+from orchestrator.measure.table import rank_csv, rank_table
+from orchestrator.plan.launch_plan import LaunchPlan
+from orchestrator.spec.load import JobFile
+from orchestrator.track.base import RunStart, TrackedRun, Tracker, status_of
+from orchestrator.track.names import flat_params
+from orchestrator.track.outbox import Outbox
+from orchestrator.track.spool import SpoolWriter
+from orchestrator.track.writer import TrackingWriter
+
+DELIVERY_TIMEOUT_S = 60.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """A run that is over."""
+
+    record: RunRecord
+    failure: Failure | None
+    folder: Path
+    tracked: TrackedRun | None
+    """Where the tracking store has it; `None` when the store could not be reached."""
+    n_unsent: int
+    """Metric points that the tracking store has not got; they lie in the run folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What a run gets from its surroundings."""
+
+    home: Home
+    open_tracker: Callable[[], Tracker]
+    started_unix_s: float
+    """When the user gave the command."""
+    commit: str | None
+    """Git commit of the folder the command was given in."""
+    extensions: Path
+    """Folder of DeepSpeed's compiled ops."""
+
+
+def run_plan(
+    plan: LaunchPlan,
+    job: JobFile,
+    *,
+    launcher: Launcher,
+    setting: Setting,
+    on_record: Callable[[Record], None],
+) -> Finished:
+    """Run a plan to its end; never raises for what happens inside the run.
+
+    Args:
+        plan: what to run.
+        job: the file it came from, kept with the run.
+        launcher: where it runs.
+        setting: state folder, tracking store, circumstances.
+        on_record: sees every record as it comes, in a thread of its own.
+    """
+    folder = setting.home.run_folder(plan.spec.name, at_unix_s=setting.started_unix_s)
+    outbox = Outbox.create(folder, _run_start(plan, key=folder.name, setting=setting))
+    _keep_documents(outbox, plan, job, setting)
+    records: list[Record] = []
+    follower = Follower(outbox.spool_path, hand_on=_both(records.append, on_record))
+    writer = TrackingWriter(outbox, open_tracker=setting.open_tracker)
+    launch = Launch(
+        plan=plan,
+        spool_path=outbox.spool_path,
+        log_folder=folder / "logs",
+        rank_environment=rank_environment(plan, extensions=setting.extensions),
+    )
+    follower.start()
+    writer.start()
+    outcome, failure = _run(launcher, launch)
+    with _interrupts_held_back():
+        if failure is not None:
+            _note_failure(outbox, failure)
+        follower.stop()
+        record = summarize(
+            records,
+            name=plan.spec.name,
+            outcome=outcome,
+            started_unix_s=setting.started_unix_s,
+            versions=versions(),
+        )
+        _keep_results(outbox, record, folder=folder, failure=failure)
+        now_ms = int(time.time() * 1000)
+        outbox.finish(
+            status=status_of(outcome),
+            end_time_ms=now_ms,
+            points=summary_points(record, time_ms=now_ms),
+        )
+        n_unsent = writer.close(timeout_s=DELIVERY_TIMEOUT_S)
+    tracked = writer.run
+    if tracked is not None:
+        record = replace(record, run_id=tracked.run_id)
+    return Finished(
+        record=record, failure=failure, folder=folder, tracked=tracked, n_unsent=n_unsent
+    )
+
+
+def _run(launcher: Launcher, launch: Launch) -> tuple[Outcome, Failure | None]:
+    try:
+        launcher.run(launch)
+    except RunError as err:
+        return err.failure.outcome, err.failure
+    except InfeasibleError as err:
+        return "infeasible", _without_rank("infeasible", str(err))
+    except KeyboardInterrupt:
+        return "interrupted", _without_rank("interrupted", "interrupted; the run was stopped")
+    return "ok", None
+
+
+def _without_rank(outcome: Outcome, message: str) -> Failure:
+    return Failure(outcome=outcome, rank=None, step=None, message=message, details="")
+
+
+def _run_start(plan: LaunchPlan, *, key: str, setting: Setting) -> RunStart:
+    spec = plan.spec
+    tags = {
+        "orchestrator.strategy": plan.strategy,
+        "orchestrator.device": plan.resources.device,
+        "orchestrator.workers": str(plan.resources.workers),
+    }
+    if setting.commit:
+        tags["mlflow.source.git.commit"] = setting.commit
+    params = flat_params(spec.model_dump(mode="json", exclude={"compare"}))
+    return RunStart(
+        key=key,
+        experiment=spec.tracking.experiment or spec.name,
+        name=spec.name,
+        start_time_ms=int(setting.started_unix_s * 1000),
+        params={**params, "strategy": plan.strategy, "n_params": str(plan.n_params)},
+        tags=tags,
+    )
+
+
+def _keep_documents(outbox: Outbox, plan: LaunchPlan, job: JobFile, setting: Setting) -> None:
+    outbox.add_text("job.yaml", job.text)
+    if job.overrides:
+        outbox.add_text("overrides.txt", "\n".join(job.overrides) + "\n")
+    outbox.add_text("plan.json", _pretty(plan.to_json()))
+    outbox.add_text("deepspeed.json", _pretty(plan.deepspeed))
+    environment = {
+        "versions": versions(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": setting.commit,
+    }
+    outbox.add_text("environment.json", _pretty(environment))
+
+
+def _keep_results(
+    outbox: Outbox, record: RunRecord, *, folder: Path, failure: Failure | None
+) -> None:
+    outbox.add_text("summary.json", _pretty(record.to_json()))
+    if record.ranks:
+        outbox.add_text("ranks.csv", rank_csv(record.ranks))
+        outbox.add_text("ranks.txt", rank_table(record.ranks) + "\n")
+    if failure is not None and failure.details:
+        outbox.add_text("logs/failure.txt", failure.details + "\n")
+        for path in sorted((folder / "logs").glob("rank_*")):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            outbox.add_text(f"logs/{path.name}.txt", text[-200_000:])
+
+
+def _note_failure(outbox: Outbox, failure: Failure) -> None:
+    with SpoolWriter(outbox.spool_path) as spool:
+        spool.append(
+            RankFailure(
+                rank=failure.rank,
+                step=failure.step,
+                time_unix_s=time.time(),
+                outcome=failure.outcome,
+                message=failure.message,
+                details=failure.details,
+            )
+        )
+
+
+def _both(
+    first: Callable[[Record], None], second: Callable[[Record], None]
+) -> Callable[[Record], None]:
+    def hand_on(record: Record) -> None:
+        first(record)
+        second(record)
+
+    return hand_on
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Let a second Ctrl-C not tear the writing of the results apart; it takes seconds at most."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def note(_number: int, _frame: FrameType | None) -> None:
+        log.warning("finishing what is recorded; a moment")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _pretty(value: object) -> str:
+    return json.dumps(value, indent=2) + "\n"

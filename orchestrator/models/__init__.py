@@ -1,0 +1,1 @@
+"""The networks a rank trains, built from the `model:` section."""

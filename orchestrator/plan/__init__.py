@@ -1,0 +1,1 @@
+"""What will be sent: batch arithmetic, the DeepSpeed dict, resources, the LaunchPlan. No torch."""

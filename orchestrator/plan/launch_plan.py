@@ -1,0 +1,167 @@
+"""The LaunchPlan: everything a launch sends, and the only thing that can be launched.
+
+`plan` prints it and `launch` sends it. Made from a checked job file and what the machine or the
+cluster offers; touches nothing outside but a JSON file that `deepspeed:` may name.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.errors import SpecError
+from orchestrator.plan.batch import Batch, BatchError, resolve_batch
+from orchestrator.plan.deepspeed_config import deepspeed_config, merge_user_config, needs_cpu_adam
+from orchestrator.plan.parameters import n_parameters
+from orchestrator.plan.resources import Machine, Resources, resolve_resources
+from orchestrator.spec.job import JobSpec
+from orchestrator.spec.load import JobFile
+from orchestrator.spec.shapes import resolve_shapes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchPlan:
+    """What will run, exactly."""
+
+    spec: JobSpec
+    """The job with every size filled in."""
+    strategy: str
+    """Short name of how it is sharded, such as `zero3-optim-cpu-bf16`."""
+    folder: Path
+    """Where the job file lies; factories and relative paths start here."""
+    batch: Batch
+    resources: Resources
+    n_params: int
+    """Trainable parameters of the whole model."""
+    deepspeed: dict[str, Any] | None
+    """The exact dict DeepSpeed gets; `None` under the plain torch engine."""
+    compiled_ops: tuple[str, ...]
+    """DeepSpeed's C++ extensions that must be built before the ranks start."""
+    notes: tuple[str, ...]
+    """What the user should know and need not act on."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as plain JSON values."""
+        return {
+            "name": self.spec.name,
+            "strategy": self.strategy,
+            "job": self.spec.model_dump(mode="json"),
+            "batch": asdict(self.batch),
+            "resources": asdict(self.resources),
+            "n_params": self.n_params,
+            "deepspeed": self.deepspeed,
+            "compiled_ops": list(self.compiled_ops),
+            "notes": list(self.notes),
+            "forecast": None,
+        }
+
+
+def make_plan(
+    job: JobFile, *, machine: Machine, n_params: int | None = None, cpu_adam: bool = True
+) -> LaunchPlan:
+    """Resolve a job against a machine.
+
+    Args:
+        job: the checked job file.
+        machine: what there is to run on.
+        n_params: parameters of a factory's model, counted by building it; not needed for the
+            built-in families.
+        cpu_adam: whether DeepSpeed's compiled CPU Adam can be built here.
+
+    Raises:
+        SpecError: batch sizes, shapes or DeepSpeed settings do not fit together.
+        InfeasibleError: the machine has less than is asked for.
+        ValueError: a factory's model was not counted.
+    """
+    spec = resolve_shapes(job)
+    resources = resolve_resources(spec.resources, machine=machine)
+    if spec.training.precision == "fp16" and resources.device == "cpu":
+        message = "fp16 needs a GPU and this run is on the CPU; set bf16 or fp32"
+        raise SpecError([job.problem("training.precision", message)])
+    try:
+        batch = resolve_batch(spec.training, workers=resources.workers)
+    except BatchError as err:
+        raise SpecError([job.problem(err.key, err.message)]) from err
+    count = n_parameters(spec.model) or n_params
+    if count is None:
+        raise ValueError("a factory's model must be counted before it can be planned")
+    config = _deepspeed(job, spec, batch=batch, n_params=count, cpu_adam=cpu_adam, on=resources)
+    return LaunchPlan(
+        spec=spec,
+        strategy=strategy_name(spec),
+        folder=job.path.absolute().parent,
+        batch=batch,
+        resources=resources,
+        n_params=count,
+        deepspeed=config,
+        compiled_ops=_compiled_ops(spec, cpu_adam=cpu_adam),
+        notes=tuple(_notes(spec, cpu_adam=cpu_adam)),
+    )
+
+
+def strategy_name(spec: JobSpec) -> str:
+    """Name the sharding strategy: stage first, then only what is switched on."""
+    parts = [f"zero{spec.zero.stage}"]
+    if spec.zero.offload_optimizer != "none":
+        parts.append(f"optim-{spec.zero.offload_optimizer}")
+    if spec.zero.offload_params != "none":
+        parts.append(f"params-{spec.zero.offload_params}")
+    if spec.training.precision != "fp32":
+        parts.append(spec.training.precision)
+    if spec.training.activation_checkpointing:
+        parts.append("ckpt")
+    return "-".join(parts)
+
+
+def _deepspeed(
+    job: JobFile, spec: JobSpec, *, batch: Batch, n_params: int, cpu_adam: bool, on: Resources
+) -> dict[str, Any] | None:
+    if spec.training.engine == "torch":
+        return None
+    ours = deepspeed_config(
+        spec, batch=batch, n_params=n_params, device=on.device, cpu_adam=cpu_adam
+    )
+    merged, findings = merge_user_config(ours, _user_config(job, spec), spec=spec)
+    if findings:
+        raise SpecError([job.problem(f"deepspeed.{f.key}", f.message) for f in findings])
+    return merged
+
+
+def _user_config(job: JobFile, spec: JobSpec) -> dict[str, Any]:
+    """The `deepspeed:` section, read from the JSON file it names if it is a path."""
+    if isinstance(spec.deepspeed, dict):
+        return spec.deepspeed
+    path = job.path.absolute().parent / spec.deepspeed
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        message = f"cannot read {path}: {err.strerror}; give a JSON file relative to the job file"
+        raise SpecError([job.problem("deepspeed", message)]) from err
+    except ValueError as err:
+        raise SpecError([job.problem("deepspeed", f"{path} is not JSON: {err}")]) from err
+    if not isinstance(config, dict):
+        raise SpecError([job.problem("deepspeed", f"{path} holds no JSON object")])
+    return config
+
+
+def _compiled_ops(spec: JobSpec, *, cpu_adam: bool) -> tuple[str, ...]:
+    ops = []
+    if needs_cpu_adam(spec) and cpu_adam:
+        ops.append("cpu_adam")
+    if "nvme" in (spec.zero.offload_optimizer, spec.zero.offload_params):
+        ops.append("async_io")
+    return tuple(ops)
+
+
+def _notes(spec: JobSpec, *, cpu_adam: bool) -> list[str]:
+    notes = []
+    if spec.checkpoint.every_steps is not None:
+        notes.append("checkpoint.every_steps: checkpoints are not written by this version")
+    if needs_cpu_adam(spec) and not cpu_adam:
+        notes.append(
+            "no C++ compiler: the offloaded optimizer runs as torch's Adam, slower than DeepSpeed's"
+        )
+    profiler = spec.deepspeed.get("flops_profiler") if isinstance(spec.deepspeed, dict) else None
+    if isinstance(profiler, dict) and profiler.get("enabled"):
+        notes.append("deepspeed.flops_profiler slows every step; take no throughput from this run")
+    return notes

@@ -1,0 +1,75 @@
+"""What a run asks of machines: ranks, device, cores. Pure; what there is comes in as `Machine`."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import InfeasibleError
+from orchestrator.spec.sections import ResourcesSection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """What this machine, or the whole cluster, offers."""
+
+    n_cpus: float
+    n_gpus: float
+    name: str
+    """How to call it in an error: `this machine`, `the cluster at ...`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one run takes, with the device decided."""
+
+    workers: int
+    device: str
+    """`cpu` or `cuda`."""
+    cpus_per_worker: float
+    gpus_per_worker: float
+
+
+def resolve_resources(section: ResourcesSection, *, machine: Machine) -> Resources:
+    """Decide the device and check that every worker finds its place at once.
+
+    Raises:
+        InfeasibleError: there are not enough cores or GPUs; it says how many there are.
+    """
+    device = section.device
+    if device == "auto":
+        device = "cuda" if machine.n_gpus >= 1 else "cpu"
+    if device == "cuda" and machine.n_gpus < 1:
+        raise InfeasibleError(
+            f"resources.device: cuda is asked for and {machine.name} has no GPU; "
+            "set resources.device: cpu, or auto to use what there is"
+        )
+    if device == "cuda" and section.workers > machine.n_gpus:
+        raise InfeasibleError(
+            f"resources.workers: {section.workers} workers need {section.workers} GPUs and "
+            f"{machine.name} has {machine.n_gpus:g}; lower resources.workers or add GPUs"
+        )
+    cores = section.workers * section.cpus_per_worker
+    if cores > machine.n_cpus:
+        raise InfeasibleError(
+            f"resources.workers: {section.workers} workers x {section.cpus_per_worker:g} CPUs need "
+            f"{cores:g} CPUs and {machine.name} has {machine.n_cpus:g}; "
+            "lower resources.workers or resources.cpus_per_worker (0.5 lets two share a core)"
+        )
+    return Resources(
+        workers=section.workers,
+        device=device,
+        cpus_per_worker=section.cpus_per_worker,
+        gpus_per_worker=1 if device == "cuda" else 0,
+    )
+
+
+def this_machine(*, visible_devices: str | None) -> Machine:
+    """Count the cores this process may use and the NVIDIA GPUs it can see, without any library.
+
+    Args:
+        visible_devices: the value of `CUDA_VISIBLE_DEVICES`, `None` when unset.
+    """
+    n_gpus = len([p for p in Path("/dev").glob("nvidia*") if p.name[len("nvidia") :].isdigit()])
+    if visible_devices is not None:
+        n_gpus = min(n_gpus, len([d for d in visible_devices.split(",") if d.strip()]))
+    return Machine(n_cpus=len(os.sched_getaffinity(0)), n_gpus=n_gpus, name="this machine")

@@ -1,0 +1,1 @@
+"""What the user wrote: the job file, read, checked and frozen. Imports nothing heavy."""

@@ -1,0 +1,147 @@
+"""The other sections: training, zero, resources, checkpoint, failures, tracking, compare."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from orchestrator.spec.base import (
+    Betas,
+    Finite,
+    Gib,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Ratio,
+    Section,
+    WholeNumber,
+)
+
+Precision = Literal["fp32", "bf16", "fp16"]
+Offload = Literal["none", "cpu", "nvme"]
+Device = Literal["auto", "cpu", "cuda"]
+Stage = Annotated[Literal[0, 1, 2, 3], WholeNumber]
+
+
+class OptimizerSection(Section):
+    """Which update rule, with torch's names for its settings."""
+
+    name: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
+    """Update rule."""
+    lr: Positive = 1e-3
+    """Peak learning rate."""
+    weight_decay: NonNegative = 0.01
+    """Decoupled for adamw, an L2 term for the others."""
+    betas: Betas = (0.9, 0.999)
+    """Decay of the running means (adamw, adam)."""
+    eps: Positive = 1e-8
+    """Added to the denominator (adamw, adam, rmsprop)."""
+    momentum: Ratio = 0.0
+    """Momentum (sgd, rmsprop)."""
+
+
+class ScheduleSection(Section):
+    """How the learning rate moves over the optimizer steps."""
+
+    name: Literal["constant", "linear", "cosine"] = "constant"
+    """Shape after the warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0, le=2**53)] = 0
+    """Steps of linear increase from lr / warmup_steps to lr."""
+    min_lr_ratio: Annotated[Finite, Field(ge=0, le=1)] = 0.0
+    """Where linear and cosine end, as a share of lr."""
+
+
+class TrainingSection(Section):
+    """What one run computes; nothing in it depends on how the work is sharded."""
+
+    steps: PositiveInt | None = None
+    """Optimizer steps; give this or `epochs`."""
+    epochs: PositiveInt | None = None
+    """Passes over the training data; give this or `steps`."""
+    global_batch_size: PositiveInt | None = None
+    """Samples per optimizer step, whatever the strategy; null: micro x accumulation x workers."""
+    micro_batch_size: PositiveInt | None = None
+    """Samples one worker computes at once; null: global / (accumulation x workers)."""
+    gradient_accumulation_steps: PositiveInt | None = None
+    """Micro-batches a worker adds up before a step; null: global / (micro x workers)."""
+    precision: Precision = "fp32"
+    """Type of weights and activations; bf16 and fp16 keep fp32 master weights in the optimizer."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass instead of keeping them."""
+    gradient_clipping: Positive | None = None
+    """Largest norm of the global gradient; null: no clipping."""
+    loss: Literal["cross_entropy", "mse", "l1"] = "cross_entropy"
+    """Applied to logits and `labels` when the model returns no loss of its own."""
+    optimizer: OptimizerSection = OptimizerSection()
+    """Update rule."""
+    schedule: ScheduleSection = ScheduleSection()
+    """Learning-rate schedule."""
+    eval_every_steps: PositiveInt | None = None
+    """Evaluate every so many steps; null: only at the end."""
+    engine: Literal["deepspeed", "torch"] = "deepspeed"
+    """`torch` is the plain reference for stage 0 in fp32."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of weights, sample order and dropout."""
+
+
+class ZeroSection(Section):
+    """The sharding strategy."""
+
+    stage: Stage = 0
+    """0 shards nothing; 1 optimizer state; 2 also gradients; 3 also parameters."""
+    offload_optimizer: Offload = "none"
+    """Where optimizer state lives; cpu needs stage 1 to 3, nvme stage 3."""
+    offload_params: Offload = "none"
+    """Where parameters rest; cpu and nvme need stage 3."""
+    nvme_path: str | None = None
+    """Folder on the NVMe disk; needed by nvme."""
+
+
+class ResourcesSection(Section):
+    """What the run needs."""
+
+    workers: PositiveInt = 1
+    """Ranks (the world size)."""
+    device: Device = "auto"
+    """auto: cuda where there are GPUs, else cpu."""
+    cpus_per_worker: Positive = 1
+    """CPU cores of one worker."""
+    memory_budget_gib: Gib | None = None
+    """Device memory one rank may take, in GiB or as a size such as 16GiB; null: all of it."""
+
+
+class CheckpointSection(Section):
+    """When training state is saved."""
+
+    every_steps: PositiveInt | None = None
+    """Save every so many optimizer steps; null: never."""
+    keep: PositiveInt = 2
+    """Newest checkpoints to keep."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto: go on from the newest checkpoint of this job."""
+
+
+class FailuresSection(Section):
+    """What to do when a rank dies."""
+
+    max_restarts: Annotated[int, Field(ge=0, le=1000)] = 3
+    """Restarts from the newest checkpoint before giving up."""
+
+
+class TrackingSection(Section):
+    """Where the records go."""
+
+    experiment: Annotated[str, Field(min_length=1, max_length=250)] | None = None
+    """MLflow experiment; null: the job's name."""
+    uri: str | None = None
+    """MLflow tracking URI; null: the embedded sqlite store in the state folder."""
+
+
+class CompareSection(Section):
+    """Which strategies a comparison runs: the product of axes, or a list of variants."""
+
+    axes: dict[str, list[Any]] = Field(default_factory=dict)
+    """Dotted key -> values to try."""
+    variants: list[dict[str, Any]] = Field(default_factory=list)
+    """Mappings of dotted keys to values, each with an optional `name`."""
+    exclude: list[dict[str, Any]] = Field(default_factory=list)
+    """Combinations of axes to leave out."""

@@ -1,0 +1,97 @@
+"""Progress of a run in a terminal: what each record is worth showing, and when."""
+
+import time
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from orchestrator.measure.sample import EvalResult, RankFacts, RankSample, Record
+from orchestrator.units import as_duration
+
+
+@dataclass(slots=True)
+class Progress:
+    """Turns records into lines worth showing; keeps only the newest."""
+
+    total_steps: int = 0
+    world_size: int = 1
+    _losses: dict[int, dict[int, float]] = field(default_factory=dict)
+    _rates: list[float] = field(default_factory=list)
+
+    def line(self, record: Record) -> str | None:
+        """A line for a record that is worth one; else `None`."""
+        if isinstance(record, RankFacts):
+            self.total_steps, self.world_size = record.total_steps, record.world_size
+            if record.rank:
+                return None
+            startup = ", ".join(f"{part} {s:.1f}" for part, s in record.startup_s.items())
+            return (
+                f"Rank 0 of {record.world_size} is ready on {record.node} ({record.device}): "
+                f"{record.n_train_samples:,} samples to train on, {record.n_eval_samples:,} to "
+                f"evaluate on (seconds: {startup})"
+            )
+        if isinstance(record, EvalResult):
+            accuracy = "" if record.accuracy is None else f", accuracy {record.accuracy:.2%}"
+            return f"Evaluation after step {record.step}: loss {record.loss:.4f}{accuracy}"
+        return None
+
+    def step(self, record: RankSample) -> str | None:
+        """The state of the run once every rank has reported a step."""
+        losses = self._losses.setdefault(record.step, {})
+        losses[record.rank] = record.loss
+        if record.rank == 0 and not record.probe:
+            self._rates = [*self._rates[-19:], record.step_s]
+        if len(losses) < self.world_size:
+            return None
+        del self._losses[record.step]
+        mean_loss = sum(losses.values()) / len(losses)
+        width = len(str(self.total_steps))
+        text = f"step {record.step:>{width}}/{self.total_steps}  loss {mean_loss:.4f}"
+        if self._rates:
+            step_s = sorted(self._rates)[len(self._rates) // 2]
+            rate = record.n_samples * self.world_size / step_s
+            left = as_duration((self.total_steps - record.step) * step_s)
+            text += f"  {rate:,.1f} samples/s  {left} left"
+        return text
+
+
+class Display:
+    """Progress on a terminal as one line that changes, elsewhere as a line every few seconds."""
+
+    EVERY_S = 5.0
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._live = out.isatty()
+        self._progress = Progress()
+        self._shown_s = 0.0
+        self._pending: str | None = None
+
+    def show(self, record: Record) -> None:
+        """Show what a record tells, if it is worth a line now."""
+        if not isinstance(record, RankSample):
+            line = self._progress.line(record)
+            if line is not None:
+                self._write(line)
+            return
+        line = self._progress.step(record)
+        if line is None:
+            return
+        self._pending = line
+        if self._live:
+            self._out.write(f"\r\x1b[2K{line}")
+            self._out.flush()
+        elif time.monotonic() - self._shown_s >= self.EVERY_S:
+            self._shown_s = time.monotonic()
+            self._write(line)
+
+    def close(self) -> None:
+        """Leave the last line standing."""
+        if self._pending is not None and self._live:
+            self._out.write("\n")
+
+    def _write(self, line: str) -> None:
+        if self._live and self._pending is not None:
+            self._out.write("\n")
+            self._pending = None
+        self._out.write(f"{line}\n")
+        self._out.flush()

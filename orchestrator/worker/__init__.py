@@ -1,0 +1,1 @@
+"""One rank: what it trains, with which engine, and what it measures. Imports torch."""

@@ -1,0 +1,153 @@
+"""DeepSpeed behind the engine protocol: ZeRO stages 0 to 3, offload, mixed precision."""
+
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import deepspeed
+import torch
+
+from orchestrator.plan.launch_plan import LaunchPlan
+from orchestrator.worker.engine import Batch, GradientNotFiniteError
+from orchestrator.worker.objective import read_output
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# What ZeRO keeps on the host under offload, by attribute of its optimizer.
+# Source: deepspeed 0.19.8, runtime/zero/stage_1_and_2.py and runtime/zero/stage3.py.
+_HOST_OPTIMIZER_STATE = (
+    "single_partition_of_fp32_groups",
+    "temp_grad_buffer_for_cpu_offload",
+    "param_buffer_of_bit16_for_cpu_offload_groups",
+    "accumulated_grads_in_cpu",
+    "fp32_partitioned_groups_flat",
+    "grad_partitions_flat_buffer",
+)
+_HOST_PARAMETERS = ("param_groups_fp16_flat_cpu_memory", "fp16_partitioned_groups_flat")
+
+
+class DeepSpeedEngine:
+    """One rank of a DeepSpeed job."""
+
+    def __init__(self, plan: LaunchPlan, model: torch.nn.Module, *, device: torch.device) -> None:
+        _leave_out_shared_memory_op()
+        self.device = device
+        self._plan = plan
+        self._loss = plan.spec.training.loss
+        self._dtype = _DTYPES[plan.spec.training.precision]
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        self._engine, *_ = deepspeed.initialize(
+            model=model,
+            model_parameters=parameters,
+            config=plan.deepspeed,
+            dist_init_required=False,
+        )
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        """Compute the mean loss of one micro-batch."""
+        self._engine.train()
+        batch = self._cast(batch)
+        return read_output(self._engine(**batch), batch, loss=self._loss)[0]
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+        """Add the gradient; ZeRO 2 and 3 also reduce it here, every micro-batch."""
+        self._engine.backward(loss)
+        if not last:
+            self._engine.step()
+
+    def step(self, *, lr: float) -> float | None:
+        """Update the weights with this learning rate.
+
+        Raises:
+            GradientNotFiniteError: the gradient is not finite, and no loss scale can mend it.
+        """
+        norm = self._stage0_norm()
+        for group in self._engine.optimizer.param_groups:
+            group["lr"] = lr
+        skipped_before = self._engine.skipped_steps
+        self._engine.step()
+        if self._engine.skipped_steps > skipped_before and self._dtype != torch.float16:
+            # ZeRO 1 to 3 skip such a step without a word, stage 0 takes it: neither may pass.
+            raise GradientNotFiniteError("the gradient is not finite")
+        if norm is None:
+            reported = self._engine.get_global_grad_norm()
+            norm = None if reported is None else float(reported)
+        return norm
+
+    def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Mean loss and logits, in evaluation mode."""
+        self._engine.eval()
+        batch = self._cast(batch)
+        with torch.no_grad():
+            return read_output(self._engine(**batch), batch, loss=self._loss)
+
+    def skipped_steps(self) -> int:
+        """Updates DeepSpeed left out so far."""
+        return int(self._engine.skipped_steps)
+
+    def offloaded(self) -> Iterable[torch.Tensor]:
+        """Master weights, optimizer state, gradients and parameters that rest on the host."""
+        zero, optimizer = self._plan.spec.zero, self._engine.optimizer
+        if zero.offload_optimizer != "none":
+            for name in _HOST_OPTIMIZER_STATE:
+                yield from _tensors(getattr(optimizer, name, None))
+            inner = getattr(optimizer, "optimizer", None)
+            yield from _tensors(dict(getattr(inner, "state", {})))
+        if zero.offload_params != "none":
+            for name in _HOST_PARAMETERS:
+                yield from _tensors(getattr(optimizer, name, None))
+            for parameter in self._engine.module.parameters():
+                yield from _tensors(getattr(parameter, "ds_tensor", None))
+
+    def close(self) -> None:
+        """Destroy the engine: hooks, buffers, swap files."""
+        self._engine.destroy()
+
+    def _cast(self, batch: Batch) -> Batch:
+        """Floating-point inputs in the type of the weights."""
+        if self._dtype == torch.float32:
+            return batch
+        return {
+            name: value.to(self._dtype) if value.is_floating_point() else value
+            for name, value in batch.items()
+        }
+
+    def _stage0_norm(self) -> float | None:
+        """The gradient's norm at stage 0 in fp32, where DeepSpeed neither computes nor checks it.
+
+        Raises:
+            GradientNotFiniteError: it is not finite; the step would turn every weight into NaN.
+        """
+        if self._plan.spec.zero.stage != 0 or self._dtype != torch.float32:
+            return None
+        gradients = [p.grad for p in self._engine.module.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(norm):
+            raise GradientNotFiniteError("the gradient is not finite")
+        return norm
+
+
+def _leave_out_shared_memory_op() -> None:
+    """Tell DeepSpeed not to compile its shared-memory collectives for CPU ranks.
+
+    They serve inference and are used only with LOCAL_SIZE set; compiling them takes a minute,
+    hangs for ever behind a stale lock and leaves 66 MiB a rank in /dev/shm. Whether an op fits this
+    machine is looked up in this dict, which else is filled by running the compiler for each op.
+
+    Source: deepspeed 0.19.8, comm/torch.py `build_shm_op` and ops/__init__.py `__getattr__`.
+    """
+    deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False, "shm_comm": False}
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """Every tensor inside nested lists and dicts, with its gradient."""
+    if isinstance(value, torch.Tensor):
+        yield value
+        if value.is_leaf and value.grad is not None:
+            yield value.grad
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _tensors(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _tensors(item)

@@ -1,0 +1,162 @@
+import math
+import re
+
+import pytest
+
+from orchestrator.measure.metrics import METRICS
+from orchestrator.measure.peaks import RankPeaks, RankStep
+from orchestrator.measure.points import (
+    MetricPoint,
+    eval_points,
+    finite,
+    points_of,
+    rank_label,
+    summary_points,
+)
+from orchestrator.measure.summary import summarize
+from orchestrator.units import MIB
+
+DESIGN_NAMES = {
+    "train/loss", "train/lr", "train/grad_norm", "train/skipped_steps",
+    "eval/loss", "eval/accuracy",
+    "throughput/samples_per_s", "throughput/tokens_per_s", "throughput_per_rank/{rank}",
+    "memory_peak_mib/{rank}", "memory_reserved_mib/{rank}", "memory_rss_mib/{rank}",
+    "memory_host_mib/{rank}", "memory_nvme_mib/{rank}",
+    "time_ms/step", "time_ms/data", "time_ms/forward", "time_ms/backward", "time_ms/optimizer",
+    "time_ms/communication",
+    "time_ms_step/{rank}", "time_ms_data/{rank}", "time_ms_forward/{rank}",
+    "time_ms_backward/{rank}", "time_ms_optimizer/{rank}", "time_ms_communication/{rank}",
+    "summary/peak_mib", "summary/samples_per_s", "summary/tokens_per_s", "summary/final_loss",
+    "summary/accuracy", "summary/startup_s",
+}  # fmt: skip
+
+
+def values_of(points):
+    return {point.key: point.value for point in points}
+
+
+def step_of(*samples):
+    return {s.rank: RankStep(sample=s, peaks=RankPeaks().after_sample(s)) for s in samples}
+
+
+def test_the_table_holds_the_names_of_the_design_once_each():
+    assert sorted(metric.name for metric in METRICS) == sorted(DESIGN_NAMES)
+
+
+def test_every_metric_says_its_unit_and_meaning():
+    assert all(metric.unit and metric.meaning for metric in METRICS)
+
+
+def test_names_hold_only_what_mlflow_draws_as_one_section():
+    assert all(re.fullmatch(r"[a-z_]+/([a-z_]+|\{rank\})", metric.name) for metric in METRICS)
+
+
+def test_the_loss_is_the_mean_over_ranks(sample):
+    points = values_of(points_of(step_of(sample(loss=1.0), sample(rank=1, loss=4.0)), world_size=2))
+    assert points["train/loss"] == 2.5
+
+
+def test_throughput_is_all_samples_over_the_time_of_the_slowest_rank(sample):
+    ranks = step_of(
+        sample(n_samples=8, n_tokens=80, step_s=0.5),
+        sample(rank=1, n_samples=8, n_tokens=80, step_s=0.8),
+    )
+    points = values_of(points_of(ranks, world_size=2))
+    assert points["throughput/samples_per_s"] == pytest.approx(20)
+    assert points["throughput/tokens_per_s"] == pytest.approx(200)
+    assert points["throughput_per_rank/rank_00"] == pytest.approx(16)
+    assert points["throughput_per_rank/rank_01"] == pytest.approx(10)
+
+
+def test_a_probe_step_has_loss_and_communication_but_no_throughput_and_no_other_time(sample):
+    ranks = step_of(
+        sample(probe=True, communication_s=0.02, n_tokens=80),
+        sample(rank=1, probe=True, communication_s=0.04, n_tokens=80),
+    )
+    points = values_of(points_of(ranks, world_size=2))
+    assert points["train/loss"] == 2.0
+    assert points["time_ms/communication"] == pytest.approx(30)
+    assert points["time_ms_communication/rank_01"] == pytest.approx(40)
+    assert not [key for key in points if key.startswith("throughput")]
+    assert [k for k in points if k.startswith("time_ms/")] == ["time_ms/communication"]
+
+
+def test_parts_of_a_step_add_up_to_no_more_than_the_step(sample):
+    ranks = step_of(
+        sample(step_s=0.5, data_s=0.3, forward_s=0.1, backward_s=0.1, optimizer_s=0.0),
+        sample(rank=1, step_s=0.5, data_s=0.0, forward_s=0.2, backward_s=0.2, optimizer_s=0.1),
+    )
+    points = values_of(points_of(ranks, world_size=2))
+    parts = ("data", "forward", "backward", "optimizer")
+    assert sum(points[f"time_ms/{part}"] for part in parts) <= points["time_ms/step"] + 1e-9
+    assert points["time_ms/forward"] == pytest.approx(150)
+    assert points["time_ms_forward/rank_01"] == pytest.approx(200)
+
+
+def test_what_is_unknown_is_absent(sample):
+    points = values_of(points_of(step_of(sample(grad_norm=None)), world_size=1))
+    absent = ("train/grad_norm", "throughput/tokens_per_s", "time_ms/communication")
+    assert not points.keys() & set(absent)
+    assert not [key for key in points if key.startswith(("memory_peak", "memory_nvme"))]
+    assert points["memory_rss_mib/rank_00"] == 300
+
+
+def test_without_all_ranks_only_single_ranks_are_told(sample):
+    points = values_of(points_of(step_of(sample(rank=1)), world_size=2))
+    assert points
+    assert all(key.endswith("/rank_01") for key in points)
+
+
+def test_points_carry_the_step_and_the_time_of_the_record(sample):
+    ranks = step_of(sample(step=7, time_unix_s=10.5), sample(rank=1, step=7, time_unix_s=10.75))
+    points = {point.key: point for point in points_of(ranks, world_size=2)}
+    assert {point.step for point in points.values()} == {7}
+    assert points["memory_rss_mib/rank_00"].time_ms == 10500
+    assert points["train/loss"].time_ms == 10750
+
+
+def test_ranks_sort_as_text_as_they_do_as_numbers():
+    assert rank_label(3, world_size=4) == "rank_03"
+    assert rank_label(99, world_size=100) == "rank_99"
+    labels = [rank_label(rank, world_size=101) for rank in range(101)]
+    assert labels[7] == "rank_007"
+    assert labels == sorted(labels)
+
+
+def test_an_evaluation_without_accuracy_has_only_a_loss(evaluation):
+    assert values_of(eval_points(evaluation(accuracy=None))) == {"eval/loss": 1.5}
+    assert values_of(eval_points(evaluation())) == {"eval/loss": 1.5, "eval/accuracy": 0.75}
+
+
+def test_values_that_are_not_finite_are_left_out():
+    points = [
+        MetricPoint(key=str(value), value=value, step=1, time_ms=1)
+        for value in (math.nan, math.inf, -math.inf, 0.0)
+    ]
+    assert values_of(finite(points)) == {"0.0": 0.0}
+
+
+def test_the_summary_is_one_point_a_metric_at_step_0(facts, sample, evaluation):
+    records = [
+        facts(world_size=1),
+        *(sample(step=step, time_unix_s=1000.0 + step, loss=4.0 - step) for step in (1, 2, 3)),
+        evaluation(),
+    ]
+    run = summarize(records, name="x", outcome="ok", started_unix_s=995.0)
+    points = summary_points(run, time_ms=5)
+    assert {(point.step, point.time_ms) for point in points} == {(0, 5)}
+    assert values_of(points) == {
+        "summary/peak_mib": 10,
+        "summary/samples_per_s": 16,
+        "summary/final_loss": 1,
+        "summary/accuracy": 0.75,
+        "summary/startup_s": 6,
+    }
+
+
+def test_the_peak_is_the_largest_of_construction_and_phases(facts, sample):
+    peaks = RankPeaks().after_facts(facts(init_peak_bytes=7 * MIB))
+    assert peaks.device_bytes == 7 * MIB
+    traced = sample(phase_peak_bytes={"forward": 9 * MIB, "backward": 11 * MIB, "step": 2 * MIB})
+    assert peaks.after_sample(traced).device_bytes == 11 * MIB
+    assert peaks.after_sample(sample()).device_bytes == 7 * MIB
