@@ -51,8 +51,8 @@ fmt: $(SETUP)      ## rewrite imports and layout
 	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format .
 golden: $(SETUP)   ## rewrite golden files and the schema
 	@GOLDEN=1 $(BIN)/python -m pytest -k "golden or schema" $(ARGS)
-bench: $(SETUP)    ## benchmarks against bare torchrun; a quarter of an hour
-	@$(BIN)/python -m tests.benchmarks.run $(ARGS)
+bench: $(SETUP)    ## what a launch costs over bare torchrun; a few minutes
+	@$(BIN)/python tests/benchmarks/against_torchrun.py $(ARGS)
 lock: $(SETUP)     ## write .constraints.txt from what is installed
 	@$(BIN)/pip freeze --exclude-editable --exclude orchestrator | sed -E 's/\+cpu$$//' > .constraints.txt
 clean:     ## remove what setup and tests made (not .orchestrator, which holds your runs)

@@ -4,6 +4,7 @@
 thread does it, and training goes on; the ranks agree on the steps to report at without talking.
 """
 
+import logging
 import os
 import queue
 import sys
@@ -39,6 +40,8 @@ def train_on_rank(config: dict[str, Any]) -> None:
     task: RankTask = config["task"]
     context = ray.train.get_context()
     rank = context.get_world_rank()
+    # Ray Train writes every report out in full.
+    logging.getLogger("ray.train").setLevel(logging.WARNING)
     if task.log_folder is not None:
         _send_output_to(task.log_folder / f"rank_{rank:02d}.log")
     place = Place(

@@ -69,6 +69,7 @@ def train(
             if not math.isfinite(mean_loss):
                 raise DivergedError(f"the loss is {mean_loss} in step {step} on rank {rank}")
             cost = meter.end()
+        communication_s = meter.leave()
         yield RankSample(
             rank=rank,
             step=step,
@@ -83,7 +84,7 @@ def train(
             forward_s=cost.part_s["forward"],
             backward_s=cost.part_s["backward"],
             optimizer_s=cost.part_s["optimizer"],
-            communication_s=meter.communication_s(),
+            communication_s=communication_s,
             skipped_steps=engine.skipped_steps(),
             rss_bytes=cost.rss_bytes,
             probe=cost.probe,

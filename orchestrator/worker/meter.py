@@ -7,13 +7,14 @@ allocation (on a CPU), one times the collectives; they are marked and left out o
 import resource
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from orchestrator.worker.allocations import AllocationTrace, StorageKey
 
@@ -32,7 +33,6 @@ class StepCost:
 
     step_s: float
     part_s: dict[str, float]
-    communication_s: float | None
     probe: bool
     phase_peak_bytes: dict[str, int] | None
     reserved_bytes: int | None
@@ -78,13 +78,20 @@ class Meter:
         self._phase_peaks = defaultdict(int)
         self._trace = self._profiler = None
         self._probe = step in (self._memory_step, self._timing_step)
-        if step == self._timing_step:
-            self._profiler = profiler = torch.profiler.profile()
-            return cast("AbstractContextManager[object]", profiler)
         if step == self._memory_step and not self._cuda:
             self._trace = AllocationTrace(ignored=self._ignored)
             return self._trace
+        if step == self._timing_step:
+            return self._profiled()
         return nullcontext()
+
+    @contextmanager
+    def _profiled(self) -> Iterator[None]:
+        self._profiler = profiler = torch.profiler.profile()
+        with profiler:
+            # A rank whose profiler starts late would be counted as communication by its peers.
+            dist.barrier()
+            yield
 
     def enter(self, part: str) -> None:
         """A new part of the step begins: data, forward, backward or optimizer."""
@@ -102,7 +109,6 @@ class Meter:
         return StepCost(
             step_s=self._end_s - before_s,
             part_s=self._parts(),
-            communication_s=None,
             probe=self._probe,
             phase_peak_bytes=peaks,
             reserved_bytes=torch.cuda.max_memory_reserved() if self._cuda else None,
@@ -110,13 +116,23 @@ class Meter:
             rss_bytes=resident_bytes(),
         )
 
-    def communication_s(self) -> float | None:
-        """Seconds in collectives of the step just left, if it was profiled."""
-        if self._profiler is None:
-            return None
-        events = self._profiler.events() or []
-        backends = [e for e in events if e.name.startswith(("gloo:", "nccl:"))]
-        return float(sum(e.time_range.elapsed_us() for e in backends)) / 1e6
+    def leave(self) -> float | None:
+        """The step's context is left; what leaving a probe cost is counted for no step.
+
+        Returns:
+            Seconds that this step spent in collectives, if it was profiled.
+        """
+        communication_s = None
+        if self._profiler is not None:
+            events = self._profiler.events() or []
+            spent = [e for e in events if e.name.startswith(("gloo:", "nccl:"))]
+            communication_us = sum(
+                e.time_range.elapsed_us() for e in spent if not e.name.endswith(":barrier")
+            )
+            communication_s = communication_us / 1e6
+        if self._probe:
+            self.resume()
+        return communication_s
 
     def resume(self) -> None:
         """Count the next step from here: what lay between belongs to no step."""
