@@ -195,6 +195,7 @@ def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
             commit=_commit(),
             extensions=extensions,
         )
+        _say(options, "\nStarting the ranks; this takes about ten seconds")
         display = Display(sys.stderr if options.json else sys.stdout)
         finished = run_plan(
             plan,

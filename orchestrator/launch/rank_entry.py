@@ -1,10 +1,12 @@
 """What Ray Train calls on every rank: train, and report in the background.
 
 `ray.train.report` waits for all ranks and for the controller, up to its polling interval. So a
-thread does it, and training goes on; the ranks agree on the steps to report at without talking.
+thread does it, and training goes on. Every rank must report equally often, so they agree once on
+the time of a step and from then on count steps.
 """
 
 import logging
+import math
 import os
 import queue
 import sys
@@ -17,10 +19,10 @@ from typing import Any
 
 import ray.train
 
-from orchestrator.measure.sample import RankFacts, RankSample, Record, to_json
+from orchestrator.measure.sample import RankSample, Record, to_json
 from orchestrator.plan.launch_plan import LaunchPlan
 
-REPORT_EVERY_S = 1.0
+REPORT_EVERY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,13 @@ def train_on_rank(config: dict[str, Any]) -> None:
         entered_unix_s=float(os.environ["ORCHESTRATOR_ENTERED_UNIX_S"]),
     )
     reporter = Reporter(send=ray.train.report)
-    run_rank(task.plan, place, put=reporter.put, timeout_s=task.collective_timeout_s)
+    run_rank(
+        task.plan,
+        place,
+        put=reporter.put,
+        pace=reporter.pace,
+        timeout_s=task.collective_timeout_s,
+    )
     reporter.close()
 
 
@@ -68,17 +76,20 @@ class Reporter:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="reporter", daemon=True)
         self._thread.start()
-        self._every_steps = 1
-        self._total_steps = 0
+        self._every_steps: int | None = None
+
+    def pace(self, step_s: float) -> None:
+        """Learn how long a step takes, a number that all ranks share, and how often to report."""
+        self._every_steps = report_every(step_s)
 
     def put(self, record: Record) -> None:
-        """Take a record; now and then everything collected is sent."""
+        """Take a record; after the first step, and then every so often, all collected are sent."""
         if self._error is not None:
             raise self._error
-        if isinstance(record, RankFacts):
-            self._total_steps = record.total_steps
         self._waiting.append(record)
-        if isinstance(record, RankSample) and is_report_step(record.step, self._total_steps):
+        if isinstance(record, RankSample) and (
+            record.step == 1 or (self._every_steps and record.step % self._every_steps == 0)
+        ):
             self._flush()
 
     def close(self) -> None:
@@ -103,13 +114,13 @@ class Reporter:
                 return
 
 
-def is_report_step(step: int, total_steps: int) -> bool:
-    """Whether all ranks report after this step: at first often, then at fifty points of the run.
+def report_every(step_s: float) -> int:
+    """Steps between two reports, about `REPORT_EVERY_S` apart, at most 10,000.
 
-    Pure, so that ranks agree without talking. A report is a barrier, so there must not be many.
+    Args:
+        step_s: seconds of one step, the same number on every rank.
     """
-    every = min(max(1, total_steps // 50), 100)
-    return step in (1, 2, 5) or step % every == 0
+    return min(max(1, math.ceil(REPORT_EVERY_S / max(step_s, 1e-6))), 10_000)
 
 
 def _send_output_to(path: Path) -> None:

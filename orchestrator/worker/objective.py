@@ -22,10 +22,9 @@ def read_output(
     Raises:
         ValueError: there is neither a loss nor logits with labels to compute one from.
     """
-    logits = output if isinstance(output, torch.Tensor) else getattr(output, "logits", None)
-    own = getattr(output, "loss", None)
-    if own is not None:
-        return own, logits
+    own_loss, logits = parts_of(output)
+    if own_loss is not None:
+        return own_loss, logits
     if logits is None:
         raise ValueError(
             f"the model returned {type(output).__name__} without .loss or .logits; "
@@ -40,8 +39,19 @@ def read_output(
     if loss == "cross_entropy":
         check_labels(labels, n_classes=logits.shape[-1])
         return functional.cross_entropy(logits.flatten(0, -2), labels.flatten()), logits
+    if labels.shape != logits.shape:
+        raise ValueError(
+            f"labels have the shape {tuple(labels.shape)} and the model's output has "
+            f"{tuple(logits.shape)}; training.loss: {loss} needs them equal"
+        )
     distance = functional.mse_loss if loss == "mse" else functional.l1_loss
     return distance(logits, labels.to(logits.dtype)), logits
+
+
+def parts_of(output: Any) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The loss and the logits that a model returned, each if it did."""
+    logits = output if isinstance(output, torch.Tensor) else getattr(output, "logits", None)
+    return getattr(output, "loss", None), logits
 
 
 def check_labels(labels: torch.Tensor, *, n_classes: int) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from orchestrator.data.build import build_data
-from orchestrator.measure.sample import RankFacts, Record
+from orchestrator.measure.sample import RankFacts, RankSample, Record
 from orchestrator.models.build import build_model
 from orchestrator.models.checkpointing import enable_activation_checkpointing
 from orchestrator.plan.launch_plan import LaunchPlan
@@ -26,6 +26,9 @@ from orchestrator.worker.engines import build_engine
 from orchestrator.worker.evaluation import evaluate
 from orchestrator.worker.loop import train
 from orchestrator.worker.meter import Meter
+
+PACE_STEP = 4
+"""The first step that is neither the first nor a probe."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +46,12 @@ class Place:
 
 
 def run_rank(
-    plan: LaunchPlan, place: Place, *, put: Callable[[Record], None], timeout_s: float = 300
+    plan: LaunchPlan,
+    place: Place,
+    *,
+    put: Callable[[Record], None],
+    pace: Callable[[float], None] = lambda _step_s: None,
+    timeout_s: float = 300,
 ) -> None:
     """Train this rank's share and hand every record to `put` as it comes.
 
@@ -51,6 +59,7 @@ def run_rank(
         plan: what to run.
         place: this rank's place; every rank calls with its own. Collective.
         put: takes records; must not block, and may be called once a step.
+        pace: told once, early, how many seconds a step takes: the same number on every rank.
         timeout_s: longest wait for other ranks in a collective.
 
     Raises:
@@ -104,9 +113,18 @@ def run_rank(
             evaluate=lambda step: evaluation(step=step),
         ):
             put(record)
+            if isinstance(record, RankSample) and record.step == PACE_STEP:
+                pace(_slowest(record.step_s, device=device))
         engine.close()
     finally:
         dist.destroy_process_group()
+
+
+def _slowest(step_s: float, *, device: torch.device) -> float:
+    """The largest of all ranks' numbers. Collective."""
+    slowest = torch.tensor(step_s, dtype=torch.float64, device=device)
+    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+    return float(slowest)
 
 
 def optimizer_steps(plan: LaunchPlan, *, n_train_samples: int) -> int:
