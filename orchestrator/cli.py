@@ -192,6 +192,7 @@ def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
             home=home,
             open_tracker=lambda: MlflowTracker(store),
             started_unix_s=started_unix_s,
+            user=os.environ.get("USER"),
             commit=_commit(),
             extensions=extensions,
         )

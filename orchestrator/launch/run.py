@@ -59,6 +59,8 @@ class Setting:
     open_tracker: Callable[[], Tracker]
     started_unix_s: float
     """When the user gave the command."""
+    user: str | None
+    """Who gave it."""
     commit: str | None
     """Git commit of the folder the command was given in."""
     extensions: Path
@@ -83,7 +85,9 @@ def run_plan(
         on_record: sees every record as it comes, in a thread of its own.
     """
     folder = setting.home.run_folder(plan.spec.name, at_unix_s=setting.started_unix_s)
-    outbox = Outbox.create(folder, _run_start(plan, key=folder.name, setting=setting))
+    outbox = Outbox.create(
+        folder, _run_start(plan, key=folder.name, job_path=job.path, setting=setting)
+    )
     _keep_documents(outbox, plan, job, setting)
     records: list[Record] = []
     follower = Follower(outbox.spool_path, hand_on=_both(records.append, on_record))
@@ -140,15 +144,17 @@ def _without_rank(outcome: Outcome, message: str) -> Failure:
     return Failure(outcome=outcome, rank=None, step=None, message=message, details="")
 
 
-def _run_start(plan: LaunchPlan, *, key: str, setting: Setting) -> RunStart:
+def _run_start(plan: LaunchPlan, *, key: str, job_path: Path, setting: Setting) -> RunStart:
     spec = plan.spec
     tags = {
         "orchestrator.strategy": plan.strategy,
         "orchestrator.device": plan.resources.device,
         "orchestrator.workers": str(plan.resources.workers),
+        "mlflow.source.name": str(job_path),
+        "mlflow.source.type": "LOCAL",
     }
-    if setting.commit:
-        tags["mlflow.source.git.commit"] = setting.commit
+    known = {"mlflow.user": setting.user, "mlflow.source.git.commit": setting.commit}
+    tags |= {key: value for key, value in known.items() if value}
     params = flat_params(spec.model_dump(mode="json", exclude={"compare"}))
     return RunStart(
         key=key,

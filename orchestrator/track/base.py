@@ -81,5 +81,6 @@ def status_of(outcome: Outcome) -> RunStatus:
 
 
 def run_link(base_url: str, run: TrackedRun) -> str:
-    """The address of a run's page on an MLflow server."""
-    return f"{base_url.rstrip('/')}/#/experiments/{run.experiment_id}/runs/{run.run_id}"
+    """The address of a run's page on an MLflow server, seen as training and not as prompts."""
+    page = f"#/experiments/{run.experiment_id}/runs/{run.run_id}?workflowType=machine_learning"
+    return f"{base_url.rstrip('/')}/{page}"

@@ -37,6 +37,10 @@ _RETRY = frozenset(
     }
 )
 
+# Without it the page guesses what kind of experiment this is, and opens on pages for prompts.
+# Source: mlflow 3.17.2, the page's own `ExperimentKind`.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
 log = logging.getLogger(__name__)
 
 
@@ -109,7 +113,9 @@ class MlflowTracker:
         if experiment is None:
             try:
                 created: str = self._client.create_experiment(
-                    name, artifact_location=self._artifact_location(name)
+                    name,
+                    artifact_location=self._artifact_location(name),
+                    tags=_EXPERIMENT_TAGS,
                 )
             except MlflowException as err:
                 # Another launch may have been quicker.

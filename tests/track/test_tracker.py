@@ -262,5 +262,5 @@ def test_outcomes_are_finished_killed_or_failed():
 def test_the_link_leads_to_the_runs_page():
     run = TrackedRun(experiment_id="3", run_id="abc")
     assert run_link("http://localhost:5000/", run) == (
-        "http://localhost:5000/#/experiments/3/runs/abc"
+        "http://localhost:5000/#/experiments/3/runs/abc?workflowType=machine_learning"
     )
