@@ -23,6 +23,7 @@ from orchestrator.measure.sample import RankSample, Record, to_json
 from orchestrator.plan.launch_plan import LaunchPlan
 
 REPORT_EVERY_S = 2.0
+LAST_WORDS_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,7 @@ class RankTask:
 
 def train_on_rank(config: dict[str, Any]) -> None:
     """Train this rank's share. Ray Train calls it with the `RankTask` under `task`."""
+    from orchestrator.worker.loop import DivergedError
     from orchestrator.worker.rank import Place, run_rank, this_node
 
     task: RankTask = config["task"]
@@ -56,13 +58,18 @@ def train_on_rank(config: dict[str, Any]) -> None:
         entered_unix_s=float(os.environ["ORCHESTRATOR_ENTERED_UNIX_S"]),
     )
     reporter = Reporter(send=ray.train.report)
-    run_rank(
-        task.plan,
-        place,
-        put=reporter.put,
-        pace=reporter.pace,
-        timeout_s=task.collective_timeout_s,
-    )
+    try:
+        run_rank(
+            task.plan,
+            place,
+            put=reporter.put,
+            pace=reporter.pace,
+            timeout_s=task.collective_timeout_s,
+        )
+    except DivergedError:
+        # The ranks end in the same step, so what led there can still be told together.
+        reporter.close(timeout_s=LAST_WORDS_S)
+        raise
     reporter.close()
 
 
@@ -92,11 +99,11 @@ class Reporter:
         ):
             self._flush()
 
-    def close(self) -> None:
-        """Send what is left and wait until it is delivered."""
+    def close(self, *, timeout_s: float | None = None) -> None:
+        """Send what is left and wait until it is delivered, or until the time is up."""
         self._flush()
         self._queue.put(None)
-        self._thread.join()
+        self._thread.join(timeout_s)
         if self._error is not None:
             raise self._error
 
