@@ -5,6 +5,7 @@ imported before a verb needs it.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -13,12 +14,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn
 
-from orchestrator.errors import ExitCode, OrchestratorError
-
-if TYPE_CHECKING:
-    from orchestrator.launch.run import Finished
+from orchestrator.errors import ExitCode, InterruptedRunError, OrchestratorError, UsageError
+from orchestrator.launch.stop_signals import StopSignals
 
 JSON_HELP = "print one JSON object on stdout and everything else on stderr"
 
@@ -30,23 +29,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the words after the program's name; `None` takes this process's.
     """
     started_unix_s = time.time()
-    options = _parser().parse_args(arguments)
+    try:
+        options = _parser().parse_args(arguments)
+    except UsageError as err:
+        return _report(err, as_json="--json" in (sys.argv if arguments is None else arguments))
     logging.basicConfig(
         level=logging.INFO if getattr(options, "verbose", False) else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
-    try:
-        return int(options.verb(options, started_unix_s))
-    except OrchestratorError as err:
-        return _report(err, as_json=getattr(options, "json", False))
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output went away, as `| head` does.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.FAILED
+    with StopSignals(show=lambda line: _note(f"\n{line}")) as stopped:
+        try:
+            exit_code = int(options.verb(options, started_unix_s))
+        except OrchestratorError as err:
+            exit_code = _report(err, as_json=options.json)
+        except KeyboardInterrupt:
+            exit_code = _report(InterruptedRunError("interrupted"), as_json=options.json)
+        except BrokenPipeError:
+            # The reader of our output went away, as `| head` does.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return ExitCode.FAILED
+        except OSError as err:
+            exit_code = _report(OrchestratorError(f"cannot go on: {err}"), as_json=options.json)
+        if exit_code == ExitCode.INTERRUPTED:
+            return stopped.exit_code or exit_code
+        return exit_code
+
+
+def _note(text: str) -> None:
+    """Write past Python's buffers, as a signal handler must."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"{text}\n".encode())
 
 
 def _report(err: OrchestratorError, *, as_json: bool) -> int:
@@ -57,12 +70,19 @@ def _report(err: OrchestratorError, *, as_json: bool) -> int:
     return err.exit_code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells a wrong command in one line, as every other mistake."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="orchestrator",
         description="Train on Ray with DeepSpeed and see what every sharding strategy costs.",
         epilog="Exit codes: 0 done, 1 the run failed, 2 wrong input, 3 it does not fit, "
-        "4 out of memory, 130 interrupted.",
+        "4 out of memory, 130 interrupted (143 by SIGTERM).",
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
@@ -129,6 +149,7 @@ def _validate(options: argparse.Namespace, _started_unix_s: float) -> int:
 
 
 def _plan(options: argparse.Namespace, _started_unix_s: float) -> int:
+    from orchestrator.launch.cluster_address import read_address
     from orchestrator.launch.preflight import plan_job
     from orchestrator.launch.ray_train import RayLauncher
     from orchestrator.plan.resources import this_machine
@@ -136,7 +157,7 @@ def _plan(options: argparse.Namespace, _started_unix_s: float) -> int:
     from orchestrator.spec.load import load_job
 
     job = load_job(options.job, overrides=options.set)
-    address = options.address or os.environ.get("RAY_ADDRESS")
+    address = read_address(options.address or os.environ.get("RAY_ADDRESS"))
     with RayLauncher(address=address) as launcher:
         machine = (
             launcher.cluster()
@@ -153,6 +174,7 @@ def _plan(options: argparse.Namespace, _started_unix_s: float) -> int:
 
 
 def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
+    from orchestrator.launch.cluster_address import read_address
     from orchestrator.launch.compiled_ops import make_ready
     from orchestrator.launch.home import open_home
     from orchestrator.launch.in_process import InProcessLauncher
@@ -160,23 +182,30 @@ def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
     from orchestrator.launch.ray_train import RayLauncher
     from orchestrator.launch.run import Setting, run_plan
     from orchestrator.plan.resources import this_machine
-    from orchestrator.render import plan_text, result_text
+    from orchestrator.render import plan_text, result_text, where_to_look
     from orchestrator.spec.load import load_job
     from orchestrator.terminal import Display
     from orchestrator.track.environment import mlflow_environment
     from orchestrator.track.mlflow import MlflowTracker
     from orchestrator.track.store import store_at
 
+    if options.in_process and options.address:
+        raise UsageError("--in-process runs without Ray and --address on one; keep one of the two")
     job = load_job(options.job, overrides=options.set)
-    address = options.address or os.environ.get("RAY_ADDRESS")
-    local_address = None if options.in_process else address
-    with RayLauncher(address=local_address, verbose=options.verbose) as ray_launcher:
+    given = None if options.in_process else options.address or os.environ.get("RAY_ADDRESS")
+    address = read_address(given)
+    with RayLauncher(address=address, verbose=options.verbose) as ray_launcher:
         machine = (
             ray_launcher.cluster()
-            if local_address
+            if address
             else this_machine(visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
         )
         plan = plan_job(job, machine=machine, environment=os.environ)
+        if options.in_process and plan.resources.workers != 1:
+            raise UsageError(
+                f"--in-process runs one worker and {options.job} asks for "
+                f"{plan.resources.workers}; add --set resources.workers=1"
+            )
         home = open_home(_home_path(options))
         os.environ.update(mlflow_environment())
         store = store_at(job.spec.tracking.uri, state=home.path)
@@ -206,7 +235,10 @@ def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
             on_record=display.show,
         )
     display.close()
-    _say(options, "\n" + result_text(finished, look=_where_to_look(finished)))
+    _say(
+        options,
+        "\n" + result_text(finished, look=where_to_look(finished, store=store, home=options.home)),
+    )
     _answer(options, finished.record.to_json())
     if finished.failure is not None:
         sys.stderr.write(f"\n{finished.failure.message}\n")
@@ -214,16 +246,6 @@ def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
             sys.stderr.write(f"Details: {finished.folder / 'artifacts/logs/failure.txt'}\n")
         return finished.failure.exit_code
     return ExitCode.DONE
-
-
-def _where_to_look(finished: "Finished") -> str:
-    from orchestrator.track.base import run_link
-    from orchestrator.track.open import DEFAULT_PORT, HOST
-
-    if finished.tracked is None:
-        return f"Recorded in {finished.folder}; the tracking store was not reached"
-    link = run_link(f"http://{HOST}:{DEFAULT_PORT}", finished.tracked)
-    return f"Look at it with: make ui\nthen open {link}"
 
 
 def _commit() -> str | None:
@@ -250,8 +272,10 @@ def _doctor(options: argparse.Namespace, _started_unix_s: float) -> int:
 
 def _ui(options: argparse.Namespace, _started_unix_s: float) -> int:
     from orchestrator.launch.home import open_home
-    from orchestrator.track.open import run_ui
+    from orchestrator.track.open import choose_port, run_ui
 
+    if options.port is not None:
+        choose_port(options.port)
     home = open_home(_home_path(options))
     return run_ui(
         home.path,

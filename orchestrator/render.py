@@ -1,10 +1,16 @@
 """What a person reads in the terminal: the plan, the result, the diagnosis. Pure text."""
 
+import shlex
+from pathlib import Path
+
 from orchestrator.launch.doctor import Finding
 from orchestrator.launch.run import Finished
 from orchestrator.measure.run_record import RunRecord
 from orchestrator.measure.table import rank_table
 from orchestrator.plan.launch_plan import LaunchPlan
+from orchestrator.track.base import run_link
+from orchestrator.track.open import DEFAULT_PORT, HOST
+from orchestrator.track.store import Store, embedded_store
 from orchestrator.units import as_duration, as_mib
 
 
@@ -85,6 +91,27 @@ def _totals(record: RunRecord) -> list[tuple[str, str]]:
     if record.first_step_s is not None:
         rows.append(("start", f"{as_duration(record.first_step_s)} to the first optimizer step"))
     return rows
+
+
+def where_to_look(finished: Finished, *, store: Store, home: Path | None) -> str:
+    """What to type to see the run where it is tracked.
+
+    Args:
+        finished: the run.
+        store: the job's tracking store.
+        home: the state folder, when it was given with the command.
+    """
+    tracked = finished.tracked
+    if tracked is None:
+        return f"Recorded in {finished.folder}; the tracking store was not reached"
+    if store.database is None:
+        served = store.uri.startswith(("http://", "https://"))
+        return f"Look at it at {run_link(store.uri, tracked) if served else store.uri}"
+    if store != embedded_store(finished.folder.parents[1]):
+        return f"Recorded in {store.uri} as run {tracked.run_id}"
+    arguments = f" ARGS={shlex.quote(f'--home {home}')}" if home else ""
+    link = run_link(f"http://{HOST}:{DEFAULT_PORT}", tracked)
+    return f"Look at it with: make ui{arguments}\nthen open {link}"
 
 
 def doctor_text(findings: list[Finding]) -> str:

@@ -1,5 +1,6 @@
 """Progress of a run in a terminal: what each record is worth showing, and when."""
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TextIO
@@ -78,8 +79,7 @@ class Display:
             return
         self._pending = line
         if self._live:
-            self._out.write(f"\r\x1b[2K{line}")
-            self._out.flush()
+            self._put(f"\r\x1b[2K{line}")
         elif time.monotonic() - self._shown_s >= self.EVERY_S:
             self._shown_s = time.monotonic()
             self._write(line)
@@ -87,11 +87,16 @@ class Display:
     def close(self) -> None:
         """Leave the last line standing."""
         if self._pending is not None and self._live:
-            self._out.write("\n")
+            self._put("\n")
 
     def _write(self, line: str) -> None:
         if self._live and self._pending is not None:
-            self._out.write("\n")
+            self._put("\n")
             self._pending = None
-        self._out.write(f"{line}\n")
-        self._out.flush()
+        self._put(f"{line}\n")
+
+    def _put(self, text: str) -> None:
+        # A reader that went away must not end the run that it read of.
+        with contextlib.suppress(OSError):
+            self._out.write(text)
+            self._out.flush()

@@ -8,16 +8,20 @@ ours that goes with its holder, and the stale locks of torch are removed first.
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from orchestrator.errors import UsageError
 
 STALE_LOCK_S = 60.0
+"""A lock so old is nobody's, unless another program builds into the same folder."""
 BUILD_TIMEOUT_S = 900.0
+_LOCKS = "*/lock"
 
 
 def has_compiler(environment: Mapping[str, str]) -> bool:
@@ -43,13 +47,17 @@ def make_ready(
         show: takes a line for the user before a wait.
 
     Raises:
-        UsageError: an op cannot be built; carries the compiler's last line and the way out.
+        UsageError: an op cannot be built, or the folder not be written; carries the compiler's last
+            line and the way out.
     """
     if not ops:
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".building").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with _opened_lock(folder) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            show("Waiting for another run that compiles the same")
+            fcntl.flock(lock, fcntl.LOCK_EX)
         _remove_stale_locks(folder)
         for op in ops:
             if not (folder / f".{op}.ready").exists():
@@ -58,28 +66,51 @@ def make_ready(
                 (folder / f".{op}.ready").touch()
 
 
+def _opened_lock(folder: Path) -> TextIO:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return (folder / ".building").open("w")
+    except OSError as err:
+        raise UsageError(
+            f"folder of compiled ops {folder} cannot be written: {err.strerror}; "
+            "choose another with TORCH_EXTENSIONS_DIR"
+        ) from err
+
+
 def _build(op: str, *, folder: Path, environment: Mapping[str, str]) -> None:
     command = [sys.executable, "-m", "orchestrator.worker.compiled_ops", op]
     variables = {**environment, "TORCH_EXTENSIONS_DIR": str(folder), "MAX_JOBS": "2"}
-    started = time.monotonic()
-    try:
-        done = subprocess.run(
-            command,
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=BUILD_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as err:
-        raise UsageError(
-            f"compiling {op} took over {time.monotonic() - started:.0f} s and was stopped"
-        ) from err
-    if done.returncode:
+    locks_before = set(folder.glob(_LOCKS))
+    # A session of its own, so that the compilers can be ended with the process that calls them.
+    with subprocess.Popen(
+        command,
+        env=variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as build:
+        try:
+            output, _ = build.communicate(timeout=BUILD_TIMEOUT_S)
+        except BaseException as err:
+            os.killpg(build.pid, signal.SIGKILL)
+            if not isinstance(err, subprocess.TimeoutExpired):
+                raise
+            raise UsageError(
+                f"compiling DeepSpeed's {op} took over {BUILD_TIMEOUT_S:.0f} s and was stopped; "
+                f"{_WAYS_OUT[op]}"
+            ) from err
+        finally:
+            if build.wait():
+                for lock in set(folder.glob(_LOCKS)) - locks_before:
+                    lock.unlink(missing_ok=True)
+    if build.returncode:
         log_path = folder / f"{op}.log"
-        log_path.write_text(done.stdout + done.stderr, encoding="utf-8")
+        log_path.write_text(output, encoding="utf-8")
         raise UsageError(
-            f"DeepSpeed's {op} cannot be compiled: {_reason(done.stderr)}; {_WAYS_OUT[op]} "
+            f"DeepSpeed's {op} cannot be compiled: {_reason(output)}; {_WAYS_OUT[op]} "
             f"(whole output: {log_path})"
         )
 
@@ -93,7 +124,7 @@ _WAYS_OUT = {
 def _reason(output: str) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
-    return (errors or lines or ["the compiler said nothing"])[-1][:200]
+    return (errors or lines or ["the compiler said nothing"])[-1][:200].rstrip(".")
 
 
 def _remove_stale_locks(folder: Path) -> None:
@@ -102,6 +133,6 @@ def _remove_stale_locks(folder: Path) -> None:
     Source:
         torch 2.13.0, utils/file_baton.py: a file made with O_EXCL, waited for without limit.
     """
-    for path in folder.glob("*/lock"):
+    for path in folder.glob(_LOCKS):
         if time.time() - path.stat().st_mtime > STALE_LOCK_S:
-            os.unlink(path)
+            path.unlink(missing_ok=True)

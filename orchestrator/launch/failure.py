@@ -14,7 +14,10 @@ from orchestrator.measure.run_record import Outcome
 
 _MEMORY_WORDS = re.compile(
     r"CUDA out of memory|out of memory|DefaultCPUAllocator|can't allocate memory|OutOfMemory"
-    r"|MemoryError|Cannot allocate memory",
+    r"|MemoryError|Cannot allocate memory|bad_alloc",
+)
+_PEER_KINDS = frozenset(
+    {"RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError", "DistError"}
 )
 _PEER_WORDS = re.compile(
     r"Connection closed by peer|Connection reset by peer|gloo|NCCL|ProcessGroup|Timed out waiting"
@@ -92,7 +95,7 @@ def cause_of(error: RankError) -> Cause:
         return Cause.OUT_OF_MEMORY
     if error.signal_name is not None or error.kind in ("ActorDiedError", "WorkerDiedError"):
         return Cause.KILLED
-    if _PEER_WORDS.search(error.message):
+    if error.kind in _PEER_KINDS and _PEER_WORDS.search(error.message):
         return Cause.LOST_PEER
     return Cause.USER_CODE
 
@@ -118,8 +121,7 @@ def judge(errors: Mapping[int, RankError], *, last_steps: Mapping[int, int]) -> 
         "training.gradient_clipping, and look at the data of that step",
         Cause.OUT_OF_MEMORY: f"rank {first.rank} ran out of memory {during}: "
         f"{_one_line(first.message)}; raise zero.stage, offload, or lower micro_batch_size",
-        Cause.KILLED: f"rank {first.rank} was killed {_by(first)}{during}; if it was the kernel's "
-        "out-of-memory killer, raise zero.stage or lower micro_batch_size",
+        Cause.KILLED: f"rank {first.rank} was killed {_by(first)}{during}; {_way_out(first)}",
         Cause.USER_CODE: f"rank {first.rank} failed {during}: "
         f"{first.kind}: {_one_line(first.message)}",
         Cause.LOST_PEER: f"rank {first.rank} lost another rank {during}: "
@@ -141,6 +143,12 @@ def judge(errors: Mapping[int, RankError], *, last_steps: Mapping[int, int]) -> 
 def _by(error: RankError) -> str:
     by = f"by {error.signal_name} " if error.signal_name else ""
     return by + (f"(pid {error.pid}) " if error.pid is not None else "")
+
+
+def _way_out(error: RankError) -> str:
+    if error.signal_name not in (None, "SIGKILL"):
+        return f"see where in the log of rank {error.rank}"
+    return "if it was the kernel's out-of-memory killer, raise zero.stage or lower micro_batch_size"
 
 
 def _one_line(message: str) -> str:

@@ -19,10 +19,14 @@ from typing import Any
 
 import ray.train
 
+from orchestrator.launch.failure import Cause, RankError, cause_of
+from orchestrator.launch.step_file import StepFile
 from orchestrator.measure.sample import RankSample, Record, to_json
 from orchestrator.plan.launch_plan import LaunchPlan
 
 REPORT_EVERY_S = 2.0
+LET_PEER_SPEAK_S = 3.0
+"""More than the controller's polling interval, 2 s unless it is told otherwise."""
 LAST_WORDS_S = 5.0
 
 
@@ -58,17 +62,25 @@ def train_on_rank(config: dict[str, Any]) -> None:
         entered_unix_s=float(os.environ["ORCHESTRATOR_ENTERED_UNIX_S"]),
     )
     reporter = Reporter(send=ray.train.report)
+    steps = None if task.log_folder is None else StepFile(task.log_folder, rank=rank)
+
+    def put(record: Record) -> None:
+        reporter.put(record)
+        if steps is not None and isinstance(record, RankSample):
+            steps.note(record.step)
+
     try:
-        run_rank(
-            task.plan,
-            place,
-            put=reporter.put,
-            pace=reporter.pace,
-            timeout_s=task.collective_timeout_s,
-        )
+        run_rank(task.plan, place, put=put, pace=reporter.pace, timeout_s=task.collective_timeout_s)
     except DivergedError:
         # The ranks end in the same step, so what led there can still be told together.
         reporter.close(timeout_s=LAST_WORDS_S)
+        raise
+    except Exception as err:
+        error = RankError(rank=rank, kind=type(err).__name__, message=str(err))
+        if cause_of(error) is Cause.LOST_PEER:
+            # The controller ends the run at the first errors it sees; that of the rank that was
+            # lost tells more.
+            time.sleep(LET_PEER_SPEAK_S)
         raise
     reporter.close()
 

@@ -6,20 +6,18 @@ Everything that a run tells lies in its run folder first; the tracking store get
 import json
 import logging
 import platform
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
 
-from orchestrator.errors import InfeasibleError
+from orchestrator.errors import InfeasibleError, OrchestratorError, UsageError
 from orchestrator.launch.base import Launch, Launcher, rank_environment
 from orchestrator.launch.failure import Failure, RunError
 from orchestrator.launch.follow import Follower
 from orchestrator.launch.home import Home, versions
+from orchestrator.launch.stop_signals import signals_held_back
 from orchestrator.measure.points import summary_points
 from orchestrator.measure.run_record import Outcome, RunRecord
 from orchestrator.measure.sample import RankFailure, Record
@@ -34,6 +32,8 @@ from orchestrator.track.spool import SpoolWriter
 from orchestrator.track.writer import TrackingWriter
 
 DELIVERY_TIMEOUT_S = 60.0
+IMPATIENT_DELIVERY_TIMEOUT_S = 20.0
+"""After Ctrl-C; what is not delivered by then stays in the run folder."""
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +83,17 @@ def run_plan(
         launcher: where it runs.
         setting: state folder, tracking store, circumstances.
         on_record: sees every record as it comes, in a thread of its own.
+
+    Raises:
+        UsageError: the run folder cannot be written.
     """
     folder = setting.home.run_folder(plan.spec.name, at_unix_s=setting.started_unix_s)
-    outbox = Outbox.create(
-        folder, _run_start(plan, key=folder.name, job_path=job.path, setting=setting)
-    )
-    _keep_documents(outbox, plan, job, setting)
+    start = _run_start(plan, key=folder.name, job_path=job.path, setting=setting)
+    try:
+        outbox = Outbox.create(folder, start)
+        _keep_documents(outbox, plan, job, setting)
+    except OSError as err:
+        raise UsageError(f"run folder {folder} cannot be written: {err.strerror}") from err
     records: list[Record] = []
     follower = Follower(outbox.spool_path, hand_on=_both(records.append, on_record))
     writer = TrackingWriter(outbox, open_tracker=setting.open_tracker)
@@ -101,7 +106,7 @@ def run_plan(
     follower.start()
     writer.start()
     outcome, failure = _run(launcher, launch)
-    with _interrupts_held_back():
+    with signals_held_back(show=log.warning):
         if failure is not None:
             _note_failure(outbox, failure)
         follower.stop()
@@ -119,7 +124,11 @@ def run_plan(
             end_time_ms=now_ms,
             points=summary_points(record, time_ms=now_ms),
         )
-        n_unsent = writer.close(timeout_s=DELIVERY_TIMEOUT_S)
+        n_unsent = writer.close(
+            timeout_s=IMPATIENT_DELIVERY_TIMEOUT_S
+            if outcome == "interrupted"
+            else DELIVERY_TIMEOUT_S
+        )
     tracked = writer.run
     if tracked is not None:
         record = replace(record, run_id=tracked.run_id)
@@ -137,11 +146,17 @@ def _run(launcher: Launcher, launch: Launch) -> tuple[Outcome, Failure | None]:
         return "infeasible", _without_rank("infeasible", str(err))
     except KeyboardInterrupt:
         return "interrupted", _without_rank("interrupted", "interrupted; the run was stopped")
+    except OrchestratorError as err:
+        return "failed", _without_rank("failed", str(err), details=str(err.__cause__ or ""))
+    except Exception as err:  # noqa: BLE001
+        # The outermost frame of the run: whatever it was, the record says that the run failed.
+        message = f"the launcher failed: {type(err).__name__}: {err}".splitlines()[0]
+        return "failed", _without_rank("failed", message, details=traceback.format_exc())
     return "ok", None
 
 
-def _without_rank(outcome: Outcome, message: str) -> Failure:
-    return Failure(outcome=outcome, rank=None, step=None, message=message, details="")
+def _without_rank(outcome: Outcome, message: str, *, details: str = "") -> Failure:
+    return Failure(outcome=outcome, rank=None, step=None, message=message, details=details)
 
 
 def _run_start(plan: LaunchPlan, *, key: str, job_path: Path, setting: Setting) -> RunStart:
@@ -190,7 +205,7 @@ def _keep_results(
         outbox.add_text("ranks.txt", rank_table(record.ranks) + "\n")
     if failure is not None and failure.details:
         outbox.add_text("logs/failure.txt", failure.details + "\n")
-        for path in sorted((folder / "logs").glob("rank_*")):
+        for path in sorted((folder / "logs").glob("rank_*.log")):
             text = path.read_text(encoding="utf-8", errors="replace")
             outbox.add_text(f"logs/{path.name}.txt", text[-200_000:])
 
@@ -217,23 +232,6 @@ def _both(
         second(record)
 
     return hand_on
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Let a second Ctrl-C not tear the writing of the results apart; it takes seconds at most."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        log.warning("finishing what is recorded; a moment")
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _pretty(value: object) -> str:

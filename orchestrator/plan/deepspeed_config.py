@@ -25,6 +25,14 @@ from orchestrator.spec.job import JobSpec
 from orchestrator.spec.sections import OptimizerSection
 
 AUTO = "auto"
+_MISSING = object()
+# Source: deepspeed 0.19.8, runtime/config_utils.py, `DeepSpeedConfigModel.__init__`, and
+# runtime/constants.py, KEEP_IN_FP32_MODULES_DEFAULT.
+_AUTO_IS_DEFAULT = ("zero_optimization.", "fp16.", "bf16.", "data_types.keep_in_fp32_modules")
+# Every mapping that holds an owned key: whoever replaced it as a whole would replace that key.
+_BLOCKS = frozenset(
+    key[:end] for key in OWNED for end, letter in enumerate(key) if letter == "."
+) | {"scheduler", "scheduler.params"}
 _TORCH_NAMES = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "rmsprop": "RMSprop"}
 
 
@@ -110,7 +118,7 @@ def merge_user_config(
         The merged dict, without any `"auto"` left, and what is wrong with the section (dotted
         keys below `deepspeed`). The dict must not be used when there are findings.
     """
-    findings = [*_unknown_keys(user), *_without_effect(user, spec)]
+    findings = [*_unknown_keys(user), *_wrong_shapes(user, ours), *_without_effect(user, spec)]
     blamed = {finding.key for finding in findings}
     merged = deepcopy(ours)
     for key, value in _leaves(user):
@@ -123,21 +131,21 @@ def merge_user_config(
         elif owner is not None:
             message = f"the job file says this under {owner}; set it there and take it out here"
             findings.append(Finding(key=key, message=f'{message} (or write "auto")'))
-        else:
+        elif key not in _BLOCKS:
             _put(merged, key, value)
     return merged, findings
 
 
 def _resolve_auto(merged: dict[str, Any], key: str, *, owner: str | None) -> bool:
-    """Whether our part says what `auto` stands for; it is then left as it is."""
-    if owner is None:
-        return _get(merged, key) is not None
-    if key.endswith(".enabled"):
-        if _get(merged, key) is None:
-            _put(merged, key, False)
+    """Whether it is known what `auto` stands for; our own value is then left as it is."""
+    if _get(merged, key) is not _MISSING:
         return True
-    # A size, a device or a schedule that the job file leaves off: nothing to pass on.
-    return True
+    if owner is not None and key.endswith(".enabled"):
+        _put(merged, key, False)
+        return True
+    # What the job file leaves off has nothing to pass on. In these blocks DeepSpeed itself reads
+    # "auto" as its default.
+    return owner is not None or key.startswith(_AUTO_IS_DEFAULT)
 
 
 def _auto_message(key: str) -> str:
@@ -145,11 +153,14 @@ def _auto_message(key: str) -> str:
 
 
 def _unknown_keys(user: dict[str, Any]) -> Iterator[Finding]:
+    if _get(user, "optimizer.params.max_grad_norm") is not _MISSING:
+        key = "optimizer.params.max_grad_norm"
+        yield Finding(key=key, message=REJECTED[key])
     for key, value in user.items():
         if key in REJECTED:
             yield Finding(key=key, message=REJECTED[key])
         elif key not in TOP_LEVEL_KEYS:
-            hint = did_you_mean(key, sorted(TOP_LEVEL_KEYS))
+            hint = did_you_mean(key, sorted(TOP_LEVEL_KEYS - REJECTED.keys()))
             yield Finding(key=key, message=f"DeepSpeed would ignore this key; {hint}take it out")
         elif key == "zero_optimization":
             yield from _unknown_zero_keys(value)
@@ -169,12 +180,26 @@ def _unknown_zero_keys(zero: object) -> Iterator[Finding]:
                 key=dotted, message=f"DeepSpeed does not know this key; {hint}take it out"
             )
         elif key in OFFLOAD_BLOCKS and isinstance(value, dict):
-            for inner in value.keys() - OFFLOAD_KEYS[key]:
+            for inner in sorted(value.keys() - OFFLOAD_KEYS[key]):
                 hint = did_you_mean(inner, sorted(OFFLOAD_KEYS[key]))
                 yield Finding(
                     key=f"{dotted}.{inner}",
                     message=f"DeepSpeed does not know this key; {hint}take it out",
                 )
+
+
+def _wrong_shapes(user: dict[str, Any], ours: dict[str, Any]) -> Iterator[Finding]:
+    """Plain values where DeepSpeed has a block, and the other way round."""
+    for block in sorted(_BLOCKS - {"scheduler", "zero_optimization"}):
+        value = _get(user, block)
+        # `null` switches a block off, which says nothing new about one that is off.
+        off = value is None and _get(ours, block) is _MISSING
+        if value is not _MISSING and value != AUTO and not isinstance(value, dict) and not off:
+            yield Finding(key=block, message="expected a mapping; write one or take it out")
+    for key, value in _leaves(ours):
+        theirs = _get(user, key)
+        if isinstance(theirs, dict) and not isinstance(value, dict) and key not in OWNED:
+            yield Finding(key=key, message="expected one value, not a mapping; take it out")
 
 
 def _without_effect(user: dict[str, Any], spec: JobSpec) -> Iterator[Finding]:
@@ -216,7 +241,7 @@ def _get(tree: dict[str, Any], dotted: str) -> Any:
     node: Any = tree
     for part in dotted.split("."):
         if not isinstance(node, dict) or part not in node:
-            return None
+            return _MISSING
         node = node[part]
     return node
 

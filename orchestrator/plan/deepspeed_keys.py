@@ -4,20 +4,22 @@ DeepSpeed ignores unknown keys at the top level without a word and accepts some 
 so this table is the net that catches them.
 
 Source: deepspeed 0.19.8, `runtime/config.py`, `runtime/zero/config.py`, `monitor/config.py`,
-`runtime/constants.py`; a test compares the ZeRO keys with the installed version.
+`runtime/constants.py`; a test compares every table with the installed version.
 """
 
 TOP_LEVEL_KEYS = frozenset(
     """
-    aio autotuning bf16 bfloat16 check_overflow checkpoint comet comms_logger
-    communication_data_type compile csv_monitor data_efficiency data_types
-    dataloader_drop_last disable_allgather disable_python_gc dump_state flops_profiler fp16
-    gradient_allreduce_op gradient_clipping gradient_predivide_factor gradient_accumulation_steps
-    hybrid_engine log_level memory_breakdown optimizer pipeline prescale_gradients scheduler
+    activation_checkpointing aio autotuning bf16 bfloat16 checkpoint comet comms_logger
+    communication_data_type compile csv_monitor data_efficiency data_types dataloader_drop_last
+    datastates_ckpt disable_allgather disable_python_gc dump_state expert_parallel
+    flops_profiler fp16 gradient_accumulation_steps gradient_allreduce_op gradient_clipping
+    gradient_predivide_factor hybrid_engine log_level managed_gradient_accumulation
+    memory_breakdown optimizer pipeline prescale_gradients scheduler
     seq_parallel_communication_data_type sequence_parallel_size steps_per_print tensor_parallel
     tensorboard timers torch_autocast train_batch_size train_micro_batch_size_per_gpu
-    use_data_before_expert_parallelism wall_clock_breakdown wandb weight_quantization
-    zero_allow_untested_optimizer zero_force_ds_cpu_optimizer zero_optimization
+    use_data_before_expert_parallelism vocabulary_size wall_clock_breakdown wandb
+    weight_quantization zero_allow_untested_optimizer zero_force_ds_cpu_optimizer
+    zero_optimization
     """.split()
 )
 
@@ -48,6 +50,7 @@ OWNED = {
     "optimizer.params.lr": "training.optimizer.lr",
     "optimizer.params.betas": "training.optimizer.betas",
     "optimizer.params.eps": "training.optimizer.eps",
+    "optimizer.params.adam_w_mode": "training.optimizer.name",
     "optimizer.params.weight_decay": "training.optimizer.weight_decay",
     "optimizer.params.momentum": "training.optimizer.momentum",
     "scheduler": "training.schedule",
@@ -59,6 +62,10 @@ OWNED = {
     "zero_optimization.offload_param.device": "zero.offload_params",
     "zero_optimization.offload_param.nvme_path": "zero.nvme_path",
 }
+
+_DATA_PARALLEL = (
+    "every worker takes its own share of each batch here, and no other split; take it out"
+)
 
 # Dotted key -> what to do instead. Removed by DeepSpeed, deprecated, or without effect here.
 REJECTED = {
@@ -91,9 +98,21 @@ REJECTED = {
     "autotuning": "it starts DeepSpeed's own launcher, which cannot run inside Ray; take it out",
     "data_efficiency": "the data comes from data:, so it would do nothing; take it out",
     "dataloader_drop_last": "the data comes from data:, so it would do nothing; take it out",
-    "bfloat16": "write bf16, or set training.precision: bf16",
+    "bfloat16": "it is the old name of bf16; set training.precision: bf16",
     "pipeline": "no pipeline engine is used, so it would do nothing; take it out",
     "hybrid_engine": "it serves inference inside RLHF, so it would do nothing; take it out",
+    "tensor_parallel": _DATA_PARALLEL,
+    "sequence_parallel_size": _DATA_PARALLEL,
+    "seq_parallel_communication_data_type": _DATA_PARALLEL,
+    "expert_parallel": _DATA_PARALLEL,
+    "use_data_before_expert_parallelism": _DATA_PARALLEL,
+    "managed_gradient_accumulation": (
+        "false would step after every micro-batch; set training.gradient_accumulation_steps"
+    ),
+    "datastates_ckpt": "no checkpoint is written by DeepSpeed here; take it out",
+    "weight_quantization": "it serves inference, so it would do nothing; take it out",
+    "vocabulary_size": "DeepSpeed only warns about it; take it out",
+    "optimizer.params.max_grad_norm": "DeepSpeed refuses it; set training.gradient_clipping",
     "max_grad_norm": "DeepSpeed does not know it; set training.gradient_clipping",
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 from orchestrator.errors import SpecError
 from orchestrator.plan.batch import Batch, BatchError, resolve_batch
 from orchestrator.plan.deepspeed_config import deepspeed_config, merge_user_config, needs_cpu_adam
-from orchestrator.plan.parameters import n_parameters
+from orchestrator.plan.parameters import n_parameters, open_sizes
 from orchestrator.plan.resources import Machine, Resources, resolve_resources
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.load import JobFile
@@ -82,6 +82,9 @@ def make_plan(
         batch = resolve_batch(spec.training, workers=resources.workers)
     except BatchError as err:
         raise SpecError([job.problem(err.key, err.message)]) from err
+    if names := open_sizes(spec.model):
+        message = "missing; a data factory does not tell it, so write a number"
+        raise SpecError([job.problem(f"model.config.{name}", message) for name in names])
     count = n_parameters(spec.model) or n_params
     if count is None:
         raise ValueError("a factory's model must be counted before it can be planned")
@@ -95,7 +98,7 @@ def make_plan(
         n_params=count,
         deepspeed=config,
         compiled_ops=_compiled_ops(spec, cpu_adam=cpu_adam),
-        notes=tuple(_notes(spec, cpu_adam=cpu_adam)),
+        notes=tuple(_notes(spec, config=config or {}, cpu_adam=cpu_adam)),
     )
 
 
@@ -153,7 +156,7 @@ def _compiled_ops(spec: JobSpec, *, cpu_adam: bool) -> tuple[str, ...]:
     return tuple(ops)
 
 
-def _notes(spec: JobSpec, *, cpu_adam: bool) -> list[str]:
+def _notes(spec: JobSpec, *, config: dict[str, Any], cpu_adam: bool) -> list[str]:
     notes = []
     if spec.checkpoint.every_steps is not None:
         notes.append("checkpoint.every_steps: checkpoints are not written by this version")
@@ -161,7 +164,7 @@ def _notes(spec: JobSpec, *, cpu_adam: bool) -> list[str]:
         notes.append(
             "no C++ compiler: the offloaded optimizer runs as torch's Adam, slower than DeepSpeed's"
         )
-    profiler = spec.deepspeed.get("flops_profiler") if isinstance(spec.deepspeed, dict) else None
+    profiler = config.get("flops_profiler")
     if isinstance(profiler, dict) and profiler.get("enabled"):
         notes.append("deepspeed.flops_profiler slows every step; take no throughput from this run")
     return notes

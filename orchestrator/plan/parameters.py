@@ -12,6 +12,7 @@ from itertools import pairwise
 from orchestrator.spec.model import (
     CnnConfig,
     CnnModel,
+    FactoryModel,
     Gpt2Config,
     Gpt2Model,
     MlpConfig,
@@ -39,6 +40,22 @@ def n_parameters(model: ModelSection) -> int | None:
     return None
 
 
+def open_sizes(model: ModelSection) -> tuple[str, ...]:
+    """Name the sizes of a built-in model that neither the job nor its data has filled in."""
+    if isinstance(model, FactoryModel):
+        return ()
+    names = _SIZES_FROM_DATA[model.family]
+    return tuple(name for name in names if getattr(model.config, name) is None)
+
+
+_SIZES_FROM_DATA = {
+    "resnet": ("num_channels", "num_labels"),
+    "gpt2": ("vocab_size", "n_positions"),
+    "cnn": ("in_channels", "num_labels"),
+    "mlp": ("input_size", "num_labels"),
+}
+
+
 def _known(size: int | None) -> int:
     if size is None:
         raise ValueError("sizes must be filled in from the data first (spec.shapes)")
@@ -46,7 +63,7 @@ def _known(size: int | None) -> int:
 
 
 def _conv_norm(n_in: int, n_out: int, kernel: int) -> int:
-    """A convolution without bias, then BatchNorm's weight and bias."""
+    """A convolution without bias, then a normalisation's weight and bias."""
     return n_in * n_out * kernel**2 + 2 * n_out
 
 
@@ -87,7 +104,7 @@ def _gpt2(config: Gpt2Config) -> int:
 
 def _cnn(config: CnnConfig) -> int:
     channels = (_known(config.in_channels), *config.channels)
-    convolutions = sum(9 * n_in * n_out + n_out + 2 * n_out for n_in, n_out in pairwise(channels))
+    convolutions = sum(_conv_norm(n_in, n_out, 3) for n_in, n_out in pairwise(channels))
     return convolutions + (channels[-1] + 1) * _known(config.num_labels)
 
 

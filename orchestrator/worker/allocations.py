@@ -8,7 +8,7 @@ oneDNN's scratch memory, the inside of DeepSpeed's CPU Adam.
 
 import gc
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 import torch
@@ -26,8 +26,11 @@ def storage_key(tensor: torch.Tensor) -> StorageKey:
 def live_storages() -> dict[StorageKey, torch.Tensor]:
     """One tensor of every storage that Python can reach now, gradients included."""
     found: dict[StorageKey, torch.Tensor] = {}
-    for candidate in gc.get_objects():
-        if not issubclass(type(candidate), torch.Tensor):
+    objects = gc.get_objects()
+    # A million objects have a few thousand types.
+    tensors = {kind for kind in set(map(type, objects)) if issubclass(kind, torch.Tensor)}
+    for candidate in objects:
+        if type(candidate) not in tensors:
             continue
         grad = candidate.grad if candidate.is_leaf else None
         for tensor in (candidate, grad):
@@ -36,26 +39,39 @@ def live_storages() -> dict[StorageKey, torch.Tensor]:
     return found
 
 
+def live_keys() -> set[StorageKey]:
+    """The storages that are there now; one that goes leaves the set, since its key comes again."""
+    keys: set[StorageKey] = set()
+    for key, tensor in live_storages().items():
+        keys.add(key)
+        weakref.finalize(tensor.untyped_storage(), keys.discard, key).atexit = False
+    return keys
+
+
 class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
     """Running sum of tensor bytes inside a `with` block, with a peak for each phase.
 
     Args:
-        ignored: storages that are there before and do not belong to the device, such as the data.
+        ignored: storages that are there before and do not belong to the device, such as the data
+            (`live_keys`); not copied.
+        resting: tensors that are there before and do belong to it (`live_storages`).
     """
 
-    def __init__(self, *, ignored: Iterable[StorageKey] = ()) -> None:
+    def __init__(
+        self, *, ignored: Set[StorageKey] = frozenset(), resting: Iterable[torch.Tensor] = ()
+    ) -> None:
         super().__init__()
-        self._ignored = frozenset(ignored)
+        self._ignored = ignored
         self._phase: str | None = None
         # An address is used again once its storage is gone; the serial number never is.
         self._live: dict[StorageKey, tuple[int, int]] = {}
         self._n_seen = 0
         self._events: list[tuple[str | None, int, int]] = []
         self._active = False
+        for tensor in resting:
+            self._see(tensor)
 
     def __enter__(self) -> "AllocationTrace":
-        for tensor in live_storages().values():
-            self._see(tensor)
         self._active = True
         super().__enter__()
         return self

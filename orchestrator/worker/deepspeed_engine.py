@@ -1,20 +1,24 @@
 """DeepSpeed behind the engine protocol: ZeRO stages 0 to 3, offload, mixed precision."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
 
 from orchestrator.plan.launch_plan import LaunchPlan
+from orchestrator.worker.compiled_ops import load_built
 from orchestrator.worker.engine import Batch, GradientNotFiniteError
 from orchestrator.worker.objective import read_output
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # What ZeRO keeps on the host under offload, by attribute of its optimizer.
-# Source: deepspeed 0.19.8, runtime/zero/stage_1_and_2.py and runtime/zero/stage3.py.
+# Source: deepspeed 0.19.8, runtime/zero/stage_1_and_2.py, runtime/zero/stage3.py and
+# runtime/swap_tensor/partitioned_param_swapper.py.
 _HOST_OPTIMIZER_STATE = (
     "single_partition_of_fp32_groups",
     "temp_grad_buffer_for_cpu_offload",
@@ -23,6 +27,7 @@ _HOST_OPTIMIZER_STATE = (
     "fp32_partitioned_groups_flat",
     "grad_partitions_flat_buffer",
 )
+_SWAP_BUFFERS = ("buffers", "partitioned_swap_buffer")
 _HOST_PARAMETERS = ("param_groups_fp16_flat_cpu_memory", "fp16_partitioned_groups_flat")
 
 
@@ -31,6 +36,8 @@ class DeepSpeedEngine:
 
     def __init__(self, plan: LaunchPlan, model: torch.nn.Module, *, device: torch.device) -> None:
         _leave_out_shared_memory_op()
+        if "TORCH_EXTENSIONS_DIR" in os.environ:
+            load_built(plan.compiled_ops, folder=Path(os.environ["TORCH_EXTENSIONS_DIR"]))
         self.device = device
         self._plan = plan
         self._loss = plan.spec.training.loss
@@ -86,18 +93,27 @@ class DeepSpeedEngine:
         return int(self._engine.skipped_steps)
 
     def offloaded(self) -> Iterable[torch.Tensor]:
-        """Master weights, optimizer state, gradients and parameters that rest on the host."""
+        """Master weights, optimizer state, gradients and parameters that rest on the host.
+
+        So do the buffers through which they pass to and from NVMe.
+        """
         zero, optimizer = self._plan.spec.zero, self._engine.optimizer
         if zero.offload_optimizer != "none":
             for name in _HOST_OPTIMIZER_STATE:
                 yield from _tensors(getattr(optimizer, name, None))
             inner = getattr(optimizer, "optimizer", None)
             yield from _tensors(dict(getattr(inner, "state", {})))
+            swapper = getattr(optimizer, "optimizer_swapper", None)
+            buffers = getattr(swapper, "swap_buffer_manager", None)
+            yield from _tensors(getattr(buffers, "all_buffers", None))
         if zero.offload_params != "none":
             for name in _HOST_PARAMETERS:
                 yield from _tensors(getattr(optimizer, name, None))
             for parameter in self._engine.module.parameters():
                 yield from _tensors(getattr(parameter, "ds_tensor", None))
+                swapper = getattr(parameter, "nvme_swapper", None)
+                for name in _SWAP_BUFFERS:
+                    yield from _tensors(getattr(swapper, name, None))
 
     def close(self) -> None:
         """Destroy the engine: hooks, buffers, swap files."""

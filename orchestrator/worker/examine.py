@@ -5,6 +5,7 @@ with JSON on stdout: the number of parameters, or the key to blame and what is w
 model is built on the meta device, where weights take no memory, if it can be.
 """
 
+import inspect
 import json
 import sys
 from dataclasses import asdict, dataclass
@@ -14,12 +15,27 @@ from typing import Any
 import torch
 
 from orchestrator.data.build import build_data
-from orchestrator.data.samples import Datasets
+from orchestrator.data.samples import Batch
 from orchestrator.errors import UsageError
 from orchestrator.models.build import build_model
 from orchestrator.models.checkpointing import enable_activation_checkpointing
+from orchestrator.spec.factory import describe_error
 from orchestrator.spec.job import JobSpec
-from orchestrator.worker.objective import check_labels, parts_of, read_output
+from orchestrator.spec.model import FactoryModel, Gpt2Model, ModelSection
+from orchestrator.worker.objective import IGNORED_LABEL, check_labels, parts_of, read_output
+
+_MOST_PARAMETERS = 100_000_000
+"""A model that cannot run without values is built with them up to this size (0.4 GB in fp32)."""
+# What a user's `forward` may well raise.
+_USER_ERRORS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +51,9 @@ def examine(spec: JobSpec, *, folder: Path) -> Findings:
     """Build model and data once and pass the shapes of one batch through the model."""
     try:
         datasets = build_data(spec.data, folder=folder)
+        # BatchNorm needs two samples, where the size is not given.
+        n_samples = min(spec.training.micro_batch_size or 2, len(datasets.train))
+        batch = datasets.train.batch(range(n_samples))
     except UsageError as err:
         return Findings(problem_key="data", problem=str(err))
     try:
@@ -43,7 +62,7 @@ def examine(spec: JobSpec, *, folder: Path) -> Findings:
             enable_activation_checkpointing(model)
     except UsageError as err:
         return Findings(problem_key="model", problem=str(err))
-    problem = _problem_with_one_batch(spec, model, datasets)
+    problem = _problem_with_one_batch(spec, model, batch, folder=folder)
     if problem is not None:
         return Findings(problem_key="model", problem=problem)
     n_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -62,35 +81,66 @@ def _build_without_memory(spec: JobSpec, *, folder: Path) -> torch.nn.Module:
 
 
 def _problem_with_one_batch(
-    spec: JobSpec, model: torch.nn.Module, datasets: Datasets
+    spec: JobSpec, model: torch.nn.Module, batch: Batch, *, folder: Path
 ) -> str | None:
-    n_samples = min(spec.training.micro_batch_size or 1, len(datasets.train))
-    batch = datasets.train.batch(range(n_samples))
-    device = next(iter(model.parameters()), torch.empty(0)).device
     try:
-        output = model(**{name: value.to(device) for name, value in batch.items()})
+        inspect.signature(model.forward).bind(**batch)
     except TypeError as err:
         return f"it cannot be called with the batch's keys {sorted(batch)}: {err}"
-    except (NotImplementedError, RuntimeError) as err:
-        if device.type == "meta":
-            # Some operations need real values; the first step will tell.
-            return None
-        return f"it fails on one batch: {err}"
-    own_loss, logits = parts_of(output)
     try:
-        if own_loss is None and logits is not None and "labels" in batch and _is_meta(logits):
-            # The shapes are known and the values are not: what can be told is told.
-            if spec.training.loss == "cross_entropy":
-                check_labels(batch["labels"], n_classes=logits.shape[-1])
-        else:
-            read_output(output, batch, loss=spec.training.loss)
-    except (ValueError, RuntimeError) as err:
+        _check_values(spec.model, batch)
+        _run(spec, model, batch)
+    except _WrongError as err:
         return str(err)
+    except _USER_ERRORS as err:
+        if _device_of(model).type != "meta":
+            return f"it fails on one batch: {describe_error(err)}"
+        if sum(p.numel() for p in model.parameters()) <= _MOST_PARAMETERS:
+            # Perhaps an operation that needs values; if not, it fails again.
+            with_values = build_model(spec.model, folder=folder)
+            two = {name: value[:2] for name, value in batch.items()}
+            return _problem_with_one_batch(spec, with_values, two, folder=folder)
     return None
 
 
-def _is_meta(tensor: torch.Tensor) -> bool:
-    return bool(tensor.device.type == "meta")
+def _run(spec: JobSpec, model: torch.nn.Module, batch: Batch) -> None:
+    device = _device_of(model)
+    on_device = {name: value.to(device) for name, value in batch.items()}
+    output = model(**on_device)
+    own_loss, logits = parts_of(output)
+    try:
+        read_output(output, on_device, loss=spec.training.loss)
+        if own_loss is None and logits is not None and spec.training.loss == "cross_entropy":
+            # Once more: on the meta device labels had no values.
+            check_labels(batch["labels"], n_classes=logits.shape[-1])
+    except (ValueError, RuntimeError) as err:
+        raise _WrongError(str(err)) from err
+
+
+def _device_of(model: torch.nn.Module) -> torch.device:
+    return next(iter(model.parameters()), torch.empty(0)).device
+
+
+class _WrongError(Exception):
+    """What a model returned cannot be trained on, or a label or token is one it does not know."""
+
+
+def _check_values(model: ModelSection, batch: Batch) -> None:
+    """Compare labels and tokens with a built-in model; torch's own words for it name neither."""
+    if isinstance(model, FactoryModel):
+        return
+    name = "vocab_size" if isinstance(model, Gpt2Model) else "num_labels"
+    n_known = getattr(model.config, name)
+    for key in ("input_ids", "labels"):
+        values = batch.get(key)
+        if values is None or n_known is None or values.is_floating_point():
+            continue
+        kept = values[values != IGNORED_LABEL] if key == "labels" else values
+        if kept.numel() and not 0 <= int(kept.min()) <= int(kept.max()) < n_known:
+            raise _WrongError(
+                f"{key} reach from {int(kept.min())} to {int(kept.max())} and "
+                f"model.config.{name} is {n_known}; change one of the two"
+            )
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ allocation (on a CPU), one times the collectives; they are marked and left out o
 import resource
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from orchestrator.worker.allocations import AllocationTrace, StorageKey
+from orchestrator.worker.allocations import AllocationTrace, StorageKey, live_storages
 
 _PAGE_BYTES = resource.getpagesize()
 _MEMORY_PHASE = {
@@ -58,12 +58,12 @@ class Meter:
         device: torch.device,
         *,
         total_steps: int,
-        ignored: Iterable[StorageKey],
+        ignored: Set[StorageKey],
         offloaded: Callable[[], Iterable[torch.Tensor]],
     ) -> None:
         self._cuda = device.type == "cuda"
         self._memory_step, self._timing_step = probe_steps(total_steps)
-        self._ignored = frozenset(ignored)
+        self._ignored = ignored
         self._offloaded = offloaded
         self._trace: AllocationTrace | None = None
         self._profiler: Any = None
@@ -79,7 +79,8 @@ class Meter:
         self._trace = self._profiler = None
         self._probe = step in (self._memory_step, self._timing_step)
         if step == self._memory_step and not self._cuda:
-            self._trace = AllocationTrace(ignored=self._ignored)
+            resting = live_storages().values()
+            self._trace = AllocationTrace(ignored=self._ignored, resting=resting)
             return self._trace
         if step == self._timing_step:
             return self._profiled()

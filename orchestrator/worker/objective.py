@@ -5,6 +5,9 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+IGNORED_LABEL = -100
+"""Torch's cross-entropy leaves these samples out."""
+
 
 def read_output(
     output: Any, batch: dict[str, torch.Tensor], *, loss: str
@@ -38,6 +41,12 @@ def read_output(
     labels = batch["labels"]
     if loss == "cross_entropy":
         check_labels(labels, n_classes=logits.shape[-1])
+        if labels.shape != logits.shape[:-1]:
+            raise ValueError(
+                f"labels have the shape {tuple(labels.shape)} and the model's logits have "
+                f"{tuple(logits.shape)}; cross_entropy needs one label for each row of logits, "
+                "with the classes in the last axis"
+            )
         return functional.cross_entropy(logits.flatten(0, -2), labels.flatten()), logits
     if labels.shape != logits.shape:
         raise ValueError(
@@ -58,7 +67,7 @@ def check_labels(labels: torch.Tensor, *, n_classes: int) -> None:
     """Refuse labels that no class stands for; torch's own words for it name neither.
 
     Raises:
-        ValueError: a label lies outside 0 to n_classes - 1 (and is not the ignored -100).
+        ValueError: a label lies outside 0 to n_classes - 1 (and is not ignored).
     """
     if labels.is_floating_point():
         raise ValueError(
@@ -68,7 +77,7 @@ def check_labels(labels: torch.Tensor, *, n_classes: int) -> None:
     if labels.device.type != "cpu":
         # Reading values would wait for the GPU in every step; its kernel checks them itself.
         return
-    kept = labels[labels != -100]
+    kept = labels[labels != IGNORED_LABEL]
     if kept.numel() and (int(kept.min()) < 0 or int(kept.max()) >= n_classes):
         raise ValueError(
             f"labels reach from {int(kept.min())} to {int(kept.max())} and the model has "

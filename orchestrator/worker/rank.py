@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -20,7 +20,7 @@ from orchestrator.measure.sample import RankFacts, RankSample, Record
 from orchestrator.models.build import build_model
 from orchestrator.models.checkpointing import enable_activation_checkpointing
 from orchestrator.plan.launch_plan import LaunchPlan
-from orchestrator.worker.allocations import AllocationTrace, live_storages
+from orchestrator.worker.allocations import AllocationTrace, StorageKey, live_keys
 from orchestrator.worker.engine import Engine
 from orchestrator.worker.engines import build_engine
 from orchestrator.worker.evaluation import evaluate
@@ -75,8 +75,10 @@ def run_rank(
     try:
         datasets = build_data(plan.spec.data, folder=plan.folder)
         clock.lap("data")
-        ignored = frozenset(live_storages())
-        engine, n_params, init_peak_bytes = _build(plan, place, device=device, clock=clock)
+        ignored = live_keys()
+        engine, n_params, init_peak_bytes = _build(
+            plan, place, device=device, ignored=ignored, clock=clock
+        )
         total_steps = optimizer_steps(plan, n_train_samples=len(datasets.train))
         put(
             RankFacts(
@@ -165,10 +167,15 @@ def _device(plan: LaunchPlan, place: Place) -> torch.device:
 
 
 def _build(
-    plan: LaunchPlan, place: Place, *, device: torch.device, clock: "_Stopwatch"
+    plan: LaunchPlan,
+    place: Place,
+    *,
+    device: torch.device,
+    ignored: Set[StorageKey],
+    clock: "_Stopwatch",
 ) -> tuple[Engine, int, int]:
     """Build model and engine; also count parameters and the peak of tensor bytes meanwhile."""
-    trace = AllocationTrace(ignored=live_storages())
+    trace = AllocationTrace(ignored=ignored)
     cuda = device.type == "cuda"
     torch.manual_seed(plan.spec.training.seed)
     if cuda:

@@ -1,0 +1,100 @@
+"""How the ranks of a Ray run ended: what Ray says of them, joined with what they left behind.
+
+Reads the run's spool, the ranks' logs and their step files; imports no Ray.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from orchestrator.launch.base import Launch
+from orchestrator.launch.failure import RankError, RunError, judge
+from orchestrator.launch.step_file import last_noted_step
+from orchestrator.measure.sample import RankFacts, RankSample
+from orchestrator.track.spool import read_spool
+
+DIED = "WorkerDiedError"
+_FATAL = re.compile(r"\*\*\* (SIG[A-Z]+) received|Fatal Python error: ([A-Za-z -]+)")
+_SIGNALS = {
+    "Segmentation fault": "SIGSEGV",
+    "Aborted": "SIGABRT",
+    "Bus error": "SIGBUS",
+    "Floating point exception": "SIGFPE",
+    "Floating-point exception": "SIGFPE",
+    "Illegal instruction": "SIGILL",
+}
+
+
+def rank_error(rank: int, error: BaseException) -> RankError:
+    """Say as plain text what a rank ended with.
+
+    Args:
+        rank: which one.
+        error: as Ray Train has it: the user's exception in a wrapping, or a failed health check.
+    """
+    death = getattr(error, "health_check_failure", None)
+    if death is None:
+        text = getattr(error, "_traceback_str", "")
+        error = getattr(error, "_base_exc", error)
+        return RankError(rank=rank, kind=type(error).__name__, message=str(error), traceback=text)
+    out_of_memory = "OutOfMemory" in type(death).__name__
+    return RankError(
+        rank=rank, kind="OutOfMemoryError" if out_of_memory else DIED, message=str(death)
+    )
+
+
+def verdict(errors: Mapping[int, RankError], launch: Launch) -> RunError:
+    """Judge a run that ended early.
+
+    Args:
+        errors: rank -> what Ray says it ended with; at least one.
+        launch: whose records and logs tell the rest.
+    """
+    last_steps, pids = _told(launch.spool_path)
+    for rank in errors:
+        # A record waits for the next report; this file has the steps since then too.
+        noted = last_noted_step(launch.log_folder, rank=rank)
+        if noted is not None:
+            last_steps[rank] = max(noted, last_steps.get(rank, 0))
+    told = {
+        rank: replace(
+            error,
+            pid=pids.get(rank),
+            signal_name=signal_of(launch.log_folder / f"rank_{rank:02d}.log")
+            if error.kind == DIED
+            else None,
+        )
+        for rank, error in errors.items()
+    }
+    return RunError(judge(told, last_steps=last_steps))
+
+
+def signal_of(log_path: Path) -> str | None:
+    """The signal a dead rank's own log names; SIGKILL leaves no word, so silence means that.
+
+    Returns:
+        Its name; `None` where there is no log.
+    """
+    try:
+        text = log_path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    names = [first or _SIGNALS.get(second.strip()) for first, second in _FATAL.findall(text)]
+    return next((name for name in reversed(names) if name), "SIGKILL")
+
+
+def _told(spool_path: Path) -> tuple[dict[int, int], dict[int, int]]:
+    """Last step and process id of every rank, as reported."""
+    last_steps: dict[int, int] = {}
+    pids: dict[int, int] = {}
+    offset, part = -1, read_spool(spool_path, 0)
+    while part.offset != offset:
+        for record in part.records:
+            if isinstance(record, RankSample):
+                last_steps[record.rank] = record.step
+            elif isinstance(record, RankFacts):
+                pids[record.rank] = record.pid
+        offset = part.offset
+        part = read_spool(spool_path, offset)
+    return last_steps, pids

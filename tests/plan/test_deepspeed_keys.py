@@ -1,0 +1,144 @@
+"""Our tables against the installed DeepSpeed, whose import takes seconds."""
+
+import pytest
+
+from orchestrator.plan.deepspeed_config import deepspeed_config
+from orchestrator.plan.deepspeed_keys import (
+    OFFLOAD_KEYS,
+    OWNED,
+    REJECTED,
+    TOP_LEVEL_KEYS,
+    ZERO_KEYS,
+)
+
+STRATEGIES = [
+    {"stage": 0},
+    {"stage": 1, "offload_optimizer": "cpu"},
+    {"stage": 2},
+    {"stage": 3, "offload_optimizer": "cpu", "offload_params": "cpu"},
+    {
+        "stage": 3,
+        "offload_optimizer": "nvme",
+        "offload_params": "nvme",
+        "nvme_path": "/nvme",
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def installed():
+    """DeepSpeed's own configuration module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DS_ACCELERATOR", "cpu")
+        yield pytest.importorskip("deepspeed.runtime.config")
+
+
+class ReadKeys(dict[str, object]):
+    """A dict that remembers which keys were asked for."""
+
+    def __init__(self, values):
+        super().__init__(values)
+        self.asked = set()
+
+    def __contains__(self, key):
+        self.asked.add(key)
+        return super().__contains__(key)
+
+    def __getitem__(self, key):
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key, default=None):
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def __copy__(self):
+        return self
+
+    def keys(self):
+        return self
+
+
+def fields(cls):
+    """The keys a JSON file may hold, but for those marked deprecated."""
+    return {
+        field.alias or name
+        for name, field in cls.model_fields.items()
+        if not (field.json_schema_extra or {}).get("deprecated")
+    }
+
+
+def deprecated(cls):
+    return {
+        name
+        for name, field in cls.model_fields.items()
+        if (field.json_schema_extra or {}).get("deprecated")
+    }
+
+
+def test_no_key_is_both_owned_and_rejected():
+    assert not OWNED.keys() & REJECTED.keys()
+    assert {key for key in TOP_LEVEL_KEYS if f"zero_optimization.{key}" in REJECTED} == set()
+
+
+@pytest.mark.ray
+def test_the_top_level_keys_are_those_deepspeed_reads(installed):
+    values = ReadKeys({"train_batch_size": 1})
+    installed.DeepSpeedConfig(values)
+    removed = set(installed._REMOVED_TOP_LEVEL_CONFIG_KEYS)
+    # It looks for this one only with a device mesh.
+    assert values.asked - removed | {"sequence_parallel_size"} == TOP_LEVEL_KEYS
+
+
+@pytest.mark.ray
+def test_the_zero_keys_are_those_of_deepspeed(installed):
+    zero = type(installed.get_zero_config({}))
+    assert fields(zero) == ZERO_KEYS
+    assert {key for key in deprecated(zero) if f"zero_optimization.{key}" not in REJECTED} == set()
+
+
+@pytest.mark.ray
+def test_the_offload_keys_are_those_of_deepspeed(installed):
+    both = {"offload_param": {"device": "cpu"}, "offload_optimizer": {"device": "cpu"}}
+    zero = installed.get_zero_config({"zero_optimization": both})
+    assert {block: fields(type(getattr(zero, block))) for block in both} == OFFLOAD_KEYS
+
+
+@pytest.mark.ray
+def test_what_deepspeed_removed_is_rejected(installed):
+    assert set(installed._REMOVED_TOP_LEVEL_CONFIG_KEYS) <= REJECTED.keys()
+    inner = {f"zero_optimization.{key}" for key in installed._REMOVED_ZERO_CONFIG_KEYS}
+    assert inner <= REJECTED.keys()
+
+
+@pytest.mark.ray
+def test_what_is_called_removed_was_removed(installed):
+    ours = {key for key, message in REJECTED.items() if message.startswith("DeepSpeed removed it")}
+    inner = {f"zero_optimization.{key}" for key in installed._REMOVED_ZERO_CONFIG_KEYS}
+    assert ours == set(installed._REMOVED_TOP_LEVEL_CONFIG_KEYS) | inner
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("zero", STRATEGIES, ids=repr)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_deepspeed_reads_our_dict_as_it_is_meant(installed, plan, zero, precision):
+    made = plan(zero=zero, training={"precision": precision}, resources={"workers": 1})
+    ours = deepspeed_config(made.spec, batch=made.batch, n_params=4_000_000, device="cpu")
+    read = installed.DeepSpeedConfig(ours)
+    assert read.train_batch_size == 16
+    assert read.train_micro_batch_size_per_gpu == 4
+    assert read.gradient_accumulation_steps == 4
+    assert read.gradient_clipping == 0.0
+    assert read.steps_per_print is None
+    assert read.bfloat16_config.enabled is (precision == "bf16")
+    assert read.zero_config.stage == zero["stage"]
+    for block, ours_name in (
+        ("offload_optimizer", "offload_optimizer"),
+        ("offload_param", "offload_params"),
+    ):
+        target = getattr(read.zero_config, block)
+        assert (target.device if target else "none") == zero.get(ours_name, "none")
+    if zero["stage"] == 3:
+        assert read.zero_config.prefetch_bucket_size == 500_000
+        assert read.zero_config.max_reuse_distance == 1_000_000
+        assert read.zero_config.param_persistence_threshold == 4000
