@@ -78,7 +78,7 @@ class RankSample:
     host_bytes: int | None
     """Peak bytes of offloaded tensors in host memory (probe steps)."""
     nvme_bytes: int | None
-    """Bytes swapped out to NVMe."""
+    """Bytes in this rank's swap files on NVMe (probe steps)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import math
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,29 @@ class DeepSpeedEngine:
                 for name in _SWAP_BUFFERS:
                     yield from _tensors(getattr(swapper, name, None))
 
+    def swapped_bytes(self) -> int | None:
+        """Size of this rank's swap files.
+
+        Source:
+            deepspeed 0.19.8, runtime/swap_tensor/: `<nvme_path>/zero_stage_3/<kind>/rank<r>`.
+        """
+        folders = self._swap_folders()
+        if folders is None:
+            return None
+        return sum(file.stat().st_size for folder in folders for file in folder.glob("*.swp"))
+
     def close(self) -> None:
-        """Destroy the engine: hooks, buffers, swap files."""
+        """Destroy the engine, and the swap files it would leave behind."""
         self._engine.destroy()
+        for folder in self._swap_folders() or ():
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _swap_folders(self) -> list[Path] | None:
+        zero = self._plan.spec.zero
+        if "nvme" not in (zero.offload_optimizer, zero.offload_params) or zero.nvme_path is None:
+            return None
+        rank = torch.distributed.get_rank()
+        return list(Path(zero.nvme_path).glob(f"zero_stage_3/*/rank{rank}"))
 
     def _cast(self, batch: Batch) -> Batch:
         """Floating-point inputs in the type of the weights."""

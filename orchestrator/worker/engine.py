@@ -53,6 +53,10 @@ class Engine(Protocol):
         """Tensors that the strategy keeps in host memory instead of on the device."""
         ...
 
+    def swapped_bytes(self) -> int | None:
+        """What this rank keeps in files on NVMe; `None` when the strategy puts nothing there."""
+        ...
+
     def close(self) -> None:
         """Give back buffers, files and hooks."""
         ...

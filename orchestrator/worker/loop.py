@@ -91,7 +91,7 @@ def train(
             phase_peak_bytes=cost.phase_peak_bytes,
             reserved_bytes=cost.reserved_bytes,
             host_bytes=cost.host_bytes,
-            nvme_bytes=None,
+            nvme_bytes=engine.swapped_bytes() if cost.probe else None,
         )
         if step == total_steps or (
             training.eval_every_steps and step % training.eval_every_steps == 0

@@ -70,6 +70,10 @@ class TorchEngine:
         """Plain torch keeps everything on the device."""
         return ()
 
+    def swapped_bytes(self) -> int | None:
+        """Plain torch writes no files."""
+        return None
+
     def close(self) -> None:
         """Drop the optimizer's state."""
         self._optimizer.state.clear()

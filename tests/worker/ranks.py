@@ -13,10 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from orchestrator.measure.sample import EvalResult, RankFacts, RankSample, Record
+from orchestrator.measure.sample import EvalResult, RankFacts, RankSample
 from orchestrator.plan.launch_plan import LaunchPlan
 
 Work = Callable[..., None]
@@ -47,7 +48,7 @@ _IMPORTED_ONCE = [
 class Outcome:
     """What the ranks of one run told."""
 
-    records: list[Record] = field(default_factory=list)
+    records: list[Any] = field(default_factory=list)
     errors: dict[int, str] = field(default_factory=dict)
     """Rank -> its traceback."""
 

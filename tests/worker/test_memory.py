@@ -1,0 +1,187 @@
+"""What each strategy holds, in bytes a parameter, against the accounting done by hand.
+
+P parameters, N = 2 ranks, L = elements of the largest parameter, B = elements of the reduce bucket,
+Adam with 8 bytes of state a parameter. fp32 unless said otherwise.
+
+Source: the accounting of DeepSpeed 0.19.8 (runtime/zero/stage_1_and_2.py, stage3.py) done by hand;
+Rajbhandari et al., ZeRO (arXiv:1910.02054), section 5, for the shares.
+"""
+
+import gc
+
+import pytest
+
+from tests.worker.ranks import run_ranks
+
+pytestmark = pytest.mark.ray
+
+MODEL = {"family": "mlp", "config": {"hidden_sizes": [1000, 900]}}
+P = 64 * 1000 + 1000 + 1000 * 900 + 900 + 900 * 10 + 10
+L = 1000 * 900
+B = P // 8
+# Few samples, so that activations are small beside a million parameters.
+TRAINING = {"steps": 3, "global_batch_size": 4, "micro_batch_size": 2}
+CLOSE = 0.02
+
+
+def job(zero, *, precision="fp32"):
+    return {"model": MODEL, "zero": zero, "training": {**TRAINING, "precision": precision}}
+
+
+@pytest.fixture
+def trained(train):
+    def run(zero, **settings):
+        outcome = train(**job(zero, **settings))
+        assert outcome.errors == {}
+        return outcome
+
+    return run
+
+
+def count_resting_bytes(plan, place, *, put):
+    """Take three steps, then add up every tensor that is left, without the trace."""
+    import torch
+
+    from orchestrator.data.build import build_data
+    from orchestrator.models.build import build_model
+    from orchestrator.worker.allocations import live_storages
+    from orchestrator.worker.engines import build_engine
+    from orchestrator.worker.rank import join_process_group
+
+    device = torch.device("cpu")
+    join_process_group(place, device=device, timeout_s=60)
+    batch = build_data(plan.spec.data, folder=plan.folder).train.batch(range(2))
+    before = live_storages()
+    model = build_model(plan.spec.model, folder=plan.folder)
+    engine = build_engine(plan, model, device=device)
+    for _ in range(3):
+        engine.backward(engine.forward(batch), last=True)
+        engine.step(lr=1e-3)
+    gc.collect()
+    left = [t for key, t in live_storages().items() if key not in before]
+    put(sum(t.untyped_storage().nbytes() for t in left if t.device.type == "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "expected"),
+    [
+        # weights 4, Adam 8
+        (0, 12),
+        # weights 4; halves of master weights 4 and Adam 8
+        (1, 4 + 12 / 2),
+        (2, 4 + 12 / 2),
+        # halves of weights 4, master weights 4, gradients 4 and Adam 8; the bucket
+        (3, 20 / 2 + 4 * B / P),
+    ],
+)
+def test_what_rests_between_steps_is_what_the_stage_keeps(plan, stage, expected):
+    made = plan(**job({"stage": stage}))
+    assert made.n_params == P
+    outcome = run_ranks(made, work=count_resting_bytes)
+    assert outcome.errors == {}
+    assert len(outcome.records) == 2
+    for resting_bytes in outcome.records:
+        assert resting_bytes / P == pytest.approx(expected, rel=CLOSE)
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision", "expected"),
+    [
+        (0, "fp32", 12),
+        (1, "fp32", 10),
+        (2, "fp32", 10),
+        # weights 2; master weights 4 and Adam 8, whole or halved
+        (0, "bf16", 2 + 12),
+        (1, "bf16", 2 + 12 / 2),
+        (2, "bf16", 2 + 12 / 2),
+    ],
+)
+def test_the_forward_peak_is_what_rests_and_the_activations(trained, stage, precision, expected):
+    outcome = trained({"stage": stage}, precision=precision)
+    for rank in (0, 1):
+        peak = outcome.phase_peaks(rank)["forward"] / P
+        assert peak == pytest.approx(expected, rel=CLOSE)
+        assert peak > expected
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision", "expected"),
+    [
+        # gradients, and their flat copy for the all-reduce
+        (0, "fp32", {"backward": 12 + 4 + 4}),
+        (0, "bf16", {"backward": 14 + 2 + 2}),
+        # half of: averaged gradients 2 and their flat copy, then 4 in fp32 and two temporaries of 4
+        (1, "bf16", {"step": 8 + (4 + 8) / 2}),
+        (2, "bf16", {"step": 8 + (4 + 8) / 2}),
+        (3, "bf16", {"step": 16 / 2 + 2 * B / P + (4 + 8) / 2}),
+    ],
+)
+def test_the_other_peaks_are_those_by_hand(trained, stage, precision, expected):
+    peaks = trained({"stage": stage}, precision=precision).phase_peaks()
+    for phase, bytes_per_parameter in expected.items():
+        assert peaks[phase] / P == pytest.approx(bytes_per_parameter, rel=CLOSE)
+
+
+@pytest.mark.parametrize(("stage", "expected"), [(0, 4), (1, 8), (2, 8)])
+def test_building_the_engine_peaks_at_weights_and_copies(trained, stage, expected):
+    # from stage 1 on: weights 4; halves of master weights and a temporary as large
+    assert trained({"stage": stage}).facts().init_peak_bytes / P == pytest.approx(
+        expected, rel=CLOSE
+    )
+
+
+@pytest.mark.parametrize(
+    ("zero", "precision", "on_host"),
+    [
+        # halves of master weights, staged weights, gradients and Adam; the largest parameter
+        ({"stage": 1, "offload_optimizer": "cpu"}, "fp32", (4 + 4 + 4 + 8) / 2 + 4 * L / P),
+        ({"stage": 2, "offload_optimizer": "cpu"}, "fp32", (4 + 4 + 4 + 8) / 2 + 4 * L / P),
+        ({"stage": 2, "offload_optimizer": "cpu"}, "bf16", (4 + 2 + 4 + 8) / 2 + 2 * L / P),
+        ({"stage": 3, "offload_optimizer": "cpu"}, "fp32", (4 + 4 + 4 + 8) / 2),
+        ({"stage": 3, "offload_optimizer": "cpu"}, "bf16", (4 + 4 + 2 + 8) / 2),
+        ({"stage": 3, "offload_params": "cpu"}, "fp32", 4 / 2),
+        (
+            {"stage": 3, "offload_optimizer": "cpu", "offload_params": "cpu"},
+            "fp32",
+            (4 + 4 + 4 + 8 + 4) / 2,
+        ),
+    ],
+    ids=str,
+)
+def test_offload_moves_bytes_from_the_device_to_the_host(trained, zero, precision, on_host):
+    outcome = trained(zero, precision=precision)
+    resident = trained({"stage": zero["stage"]}, precision=precision)
+    for rank in (0, 1):
+        (host_bytes,) = [s.host_bytes for s in outcome.samples(rank) if s.host_bytes is not None]
+        assert host_bytes / P == pytest.approx(on_host, rel=CLOSE)
+        offloaded_peaks, peaks = outcome.phase_peaks(rank), resident.phase_peaks(rank)
+        for phase in ("forward", "backward", "step"):
+            assert offloaded_peaks[phase] < 0.95 * peaks[phase]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_nothing_rests_on_the_host_without_offload(trained, stage):
+    samples = trained({"stage": stage}).samples()
+    assert {s.host_bytes for s in samples if s.phase_peak_bytes is not None} == {0}
+
+
+def test_nvme_takes_from_the_device_as_much_as_the_host_does(trained, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "nvme_memory"
+    path.mkdir(exist_ok=True)
+    on_nvme = {"offload_optimizer": "nvme", "offload_params": "nvme", "nvme_path": str(path)}
+    on_host = {"offload_optimizer": "cpu", "offload_params": "cpu"}
+    peaks = trained({"stage": 3, **on_nvme}).phase_peaks()
+    for phase, peak in trained({"stage": 3, **on_host}).phase_peaks().items():
+        assert peaks[phase] == pytest.approx(peak, rel=CLOSE)
+
+
+def test_more_ranks_hold_less_each(train):
+    found = {}
+    for workers in (1, 2, 4):
+        training = {**TRAINING, "micro_batch_size": 1, "global_batch_size": 4}
+        outcome = train(
+            model=MODEL, zero={"stage": 2}, training=training, resources={"workers": workers}
+        )
+        assert outcome.errors == {}
+        found[workers] = outcome.phase_peaks()["step"] / P
+    assert found[1] > found[2] > found[4]
