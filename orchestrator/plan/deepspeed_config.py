@@ -106,6 +106,9 @@ def _zero(spec: JobSpec, *, n_params: int, device: str) -> dict[str, Any]:
             config[block]["nvme_path"] = zero.nvme_path
         if block == "offload_param" and target == "nvme":
             config[block] |= {"buffer_size": nvme_buffer_size(n_params), "max_in_cpu": 0}
+            # Prefetching asks twice for a parameter that forward and backward both need soon, and
+            # dies of it (zero/partitioned_param_coordinator.py, __prefetch_nvme_param_partitions).
+            config["stage3_prefetch_bucket_size"] = 0
     return config
 
 

@@ -44,6 +44,8 @@ class DeepSpeedEngine:
         self._loss = plan.spec.training.loss
         self._dtype = _DTYPES[plan.spec.training.precision]
         parameters = [p for p in model.parameters() if p.requires_grad]
+        if plan.spec.zero.offload_params == "nvme" and self._dtype == torch.float32:
+            _shard_by_config(model, plan)
         self._engine, *_ = deepspeed.initialize(
             model=model,
             model_parameters=parameters,
@@ -162,6 +164,24 @@ class DeepSpeedEngine:
         if not math.isfinite(norm):
             raise GradientNotFiniteError("the gradient is not finite")
         return norm
+
+
+def _shard_by_config(model: torch.nn.Module, plan: LaunchPlan) -> None:
+    """Shard the parameters before the engine would, so that they are swapped in their own type.
+
+    The engine names the type to `zero.Init`, which then takes bf16 on every accelerator without
+    fp16, such as the CPU, and fp32 weights come back from NVMe as bf16. Reading the type from the
+    configuration gets it right.
+
+    Source: deepspeed 0.19.8, runtime/zero/partition_parameters.py, `_set_dtype`.
+    """
+    deepspeed.init_distributed(dist_init_required=False)
+    deepspeed.zero.Init(
+        module=model,
+        config_dict_or_path=plan.deepspeed,
+        remote_device="nvme",
+        pin_memory=plan.resources.device == "cuda",
+    )
 
 
 def _leave_out_shared_memory_op() -> None:
