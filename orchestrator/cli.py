@@ -5,19 +5,21 @@ imported before a verb needs it.
 """
 
 import argparse
-import contextlib
 import json
-import logging
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestrator.errors import ExitCode, InterruptedRunError, OrchestratorError, UsageError
 from orchestrator.launch.stop_signals import StopSignals
+from orchestrator.terminal import Voice, said_aloud
+
+if TYPE_CHECKING:
+    from orchestrator.launch.ray_train import RayLauncher
+    from orchestrator.plan.resources import Machine
 
 JSON_HELP = "print one JSON object on stdout and everything else on stderr"
 
@@ -33,12 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(arguments)
     except UsageError as err:
         return _report(err, as_json="--json" in (sys.argv if arguments is None else arguments))
-    logging.basicConfig(
-        level=logging.INFO if getattr(options, "verbose", False) else logging.WARNING,
-        format="%(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
-    with StopSignals(show=lambda line: _note(f"\n{line}")) as stopped:
+    options.voice = Voice()
+    with (
+        said_aloud(options.voice, verbose=getattr(options, "verbose", False)),
+        StopSignals(show=lambda line: options.voice.note(f"\n{line}")) as stopped,
+    ):
         try:
             exit_code = int(options.verb(options, started_unix_s))
         except OrchestratorError as err:
@@ -54,12 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if exit_code == ExitCode.INTERRUPTED:
             return stopped.exit_code or exit_code
         return exit_code
-
-
-def _note(text: str) -> None:
-    """Write past Python's buffers, as a signal handler must."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"{text}\n".encode())
 
 
 def _report(err: OrchestratorError, *, as_json: bool) -> int:
@@ -109,11 +104,14 @@ def _parser() -> argparse.ArgumentParser:
     launch = verb("launch", "run a job", _launch, job=True)
     for sub in (plan, launch):
         sub.add_argument("--address", help="Ray cluster (else RAY_ADDRESS, else a Ray of its own)")
+        sub.add_argument(
+            "-v",
+            "--verbose",
+            action="store_true",
+            help="let Ray and the ranks talk to the terminal",
+        )
     launch.add_argument(
         "--in-process", action="store_true", help="one worker in this process, without Ray"
-    )
-    launch.add_argument(
-        "-v", "--verbose", action="store_true", help="let Ray and the ranks talk to the terminal"
     )
     verb("doctor", "say what this machine has and lacks", _doctor, job=False)
     ui = verb("ui", "open MLflow on what was recorded", _ui, job=False)
@@ -124,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _say(options: argparse.Namespace, text: str) -> None:
     """A line for the person: stdout, or stderr when stdout is for JSON."""
-    print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
+    print(text, file=options.voice.err if options.json else options.voice.out, flush=True)
 
 
 def _answer(options: argparse.Namespace, value: object) -> None:
@@ -152,18 +150,13 @@ def _plan(options: argparse.Namespace, _started_unix_s: float) -> int:
     from orchestrator.launch.cluster_address import read_address
     from orchestrator.launch.preflight import plan_job
     from orchestrator.launch.ray_train import RayLauncher
-    from orchestrator.plan.resources import this_machine
     from orchestrator.render import plan_text
     from orchestrator.spec.load import load_job
 
     job = load_job(options.job, overrides=options.set)
     address = read_address(options.address or os.environ.get("RAY_ADDRESS"))
     with RayLauncher(address=address) as launcher:
-        machine = (
-            launcher.cluster()
-            if address
-            else this_machine(visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
-        )
+        machine = _machine(options, launcher, joins=address is not None)
         plan = plan_job(job, machine=machine, environment=os.environ)
     _say(options, plan_text(plan))
     if options.json:
@@ -176,12 +169,12 @@ def _plan(options: argparse.Namespace, _started_unix_s: float) -> int:
 def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
     from orchestrator.launch.cluster_address import read_address
     from orchestrator.launch.compiled_ops import make_ready
+    from orchestrator.launch.git_commit import commit_here
     from orchestrator.launch.home import open_home
     from orchestrator.launch.in_process import InProcessLauncher
     from orchestrator.launch.preflight import plan_job
     from orchestrator.launch.ray_train import RayLauncher
     from orchestrator.launch.run import Setting, run_plan
-    from orchestrator.plan.resources import this_machine
     from orchestrator.render import plan_text, result_text, where_to_look
     from orchestrator.spec.load import load_job
     from orchestrator.terminal import Display
@@ -195,11 +188,7 @@ def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
     given = None if options.in_process else options.address or os.environ.get("RAY_ADDRESS")
     address = read_address(given)
     with RayLauncher(address=address, verbose=options.verbose) as ray_launcher:
-        machine = (
-            ray_launcher.cluster()
-            if address
-            else this_machine(visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
-        )
+        machine = _machine(options, ray_launcher, joins=address is not None)
         plan = plan_job(job, machine=machine, environment=os.environ)
         if options.in_process and plan.resources.workers != 1:
             raise UsageError(
@@ -222,19 +211,22 @@ def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
             open_tracker=lambda: MlflowTracker(store),
             started_unix_s=started_unix_s,
             user=os.environ.get("USER"),
-            commit=_commit(),
+            commit=commit_here(),
             extensions=extensions,
         )
         _say(options, "\nStarting the ranks; this takes about ten seconds")
-        display = Display(sys.stderr if options.json else sys.stdout)
-        finished = run_plan(
-            plan,
-            job,
-            launcher=InProcessLauncher() if options.in_process else ray_launcher,
-            setting=setting,
-            on_record=display.show,
-        )
-    display.close()
+        logs = home.run_folder(plan.spec.name, at_unix_s=started_unix_s) / "logs"
+        with options.voice.libraries_write_to(None if options.verbose else logs / "driver.log"):
+            display = Display(options.voice.err if options.json else options.voice.out)
+            finished = run_plan(
+                plan,
+                job,
+                launcher=InProcessLauncher() if options.in_process else ray_launcher,
+                setting=setting,
+                on_record=display.show,
+            )
+            display.close()
+            ray_launcher.close()
     _say(
         options,
         "\n" + result_text(finished, look=where_to_look(finished, store=store, home=options.home)),
@@ -248,15 +240,14 @@ def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
     return ExitCode.DONE
 
 
-def _commit() -> str | None:
-    """The git commit of the current folder, if it is in a repository."""
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+def _machine(options: argparse.Namespace, launcher: "RayLauncher", *, joins: bool) -> "Machine":
+    """What there is to run on; joins the launcher's cluster, if it has one."""
+    from orchestrator.plan.resources import this_machine
+
+    if not joins:
+        return this_machine(visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
+    with options.voice.libraries_write_to(None if options.verbose else Path(os.devnull)):
+        return launcher.cluster()
 
 
 def _doctor(options: argparse.Namespace, _started_unix_s: float) -> int:

@@ -5,16 +5,17 @@ leaves a lock behind which every later run waits for ever. So one process builds
 ours that goes with its holder, and the stale locks of torch are removed first.
 """
 
+import contextlib
 import fcntl
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
+
+import psutil
 
 from orchestrator.errors import UsageError
 
@@ -81,7 +82,7 @@ def _build(op: str, *, folder: Path, environment: Mapping[str, str]) -> None:
     command = [sys.executable, "-m", "orchestrator.worker.compiled_ops", op]
     variables = {**environment, "TORCH_EXTENSIONS_DIR": str(folder), "MAX_JOBS": "2"}
     locks_before = set(folder.glob(_LOCKS))
-    # A session of its own, so that the compilers can be ended with the process that calls them.
+    # A session of its own, so that Ctrl-C reaches it once: through us.
     with subprocess.Popen(
         command,
         env=variables,
@@ -95,7 +96,7 @@ def _build(op: str, *, folder: Path, environment: Mapping[str, str]) -> None:
         try:
             output, _ = build.communicate(timeout=BUILD_TIMEOUT_S)
         except BaseException as err:
-            os.killpg(build.pid, signal.SIGKILL)
+            _end(build.pid)
             if not isinstance(err, subprocess.TimeoutExpired):
                 raise
             raise UsageError(
@@ -113,6 +114,15 @@ def _build(op: str, *, folder: Path, environment: Mapping[str, str]) -> None:
             f"DeepSpeed's {op} cannot be compiled: {_reason(output)}; {_WAYS_OUT[op]} "
             f"(whole output: {log_path})"
         )
+
+
+def _end(pid: int) -> None:
+    """Kill a process and all below it; ninja gives each compiler a process group of its own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        build = psutil.Process(pid)
+        for process in (build, *build.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 _WAYS_OUT = {

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from orchestrator.errors import ExitCode, RunFailedError
+from orchestrator.errors import ExitCode, OrchestratorError, RunFailedError
 from orchestrator.measure.run_record import Outcome
 
 _MEMORY_WORDS = re.compile(
@@ -52,9 +52,26 @@ class RankError:
     """The exception's class."""
     message: str
     traceback: str = ""
+    step: int | None = None
+    """The last step it finished, if it lived to tell."""
     signal_name: str | None = None
     """Set when the process died of a signal, such as SIGKILL."""
     pid: int | None = None
+
+
+class RankRaisedError(OrchestratorError):
+    """What a rank ended with, on its way out of the rank.
+
+    The exception itself stays behind: its class may be the user's, which nobody else can import.
+    """
+
+    def __init__(self, error: RankError) -> None:
+        super().__init__(error)
+        self.error = error
+
+    def __str__(self) -> str:
+        """Say it as the rank did."""
+        return f"{self.error.kind}: {self.error.message}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +122,7 @@ def judge(errors: Mapping[int, RankError], *, last_steps: Mapping[int, int]) -> 
 
     Args:
         errors: rank -> what it ended with; at least one.
-        last_steps: rank -> the last step it reported.
+        last_steps: rank -> the last step it reported, for those that do not say it themselves.
 
     Raises:
         ValueError: there are no errors.
@@ -114,8 +131,8 @@ def judge(errors: Mapping[int, RankError], *, last_steps: Mapping[int, int]) -> 
         raise ValueError("no error to judge")
     first = min(errors.values(), key=lambda error: (cause_of(error), error.rank))
     cause = cause_of(first)
-    step = last_steps.get(first.rank)
-    during = "before its first step" if step is None else f"after step {step}"
+    step = last_steps.get(first.rank) if first.step is None else first.step
+    during = "before its first step was reported" if step is None else f"after step {step}"
     messages = {
         Cause.DIVERGED: f"{first.message}; lower training.optimizer.lr or set "
         "training.gradient_clipping, and look at the data of that step",

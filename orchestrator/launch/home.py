@@ -24,10 +24,19 @@ class Home:
     path: Path
 
     def run_folder(self, name: str, *, at_unix_s: float) -> Path:
-        """A new folder for one run, named by time so that runs sort as they were started."""
+        """Make the folder of one run, named by time so that runs sort as they were started.
+
+        Raises:
+            UsageError: it cannot be made.
+        """
         stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(at_unix_s))
         fraction = int(at_unix_s * 1000) % 1000
-        return self.path / "runs" / f"{stamp}-{fraction:03d}-{name}"
+        folder = self.path / "runs" / f"{stamp}-{fraction:03d}-{name}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise UsageError(f"run folder {folder} cannot be made: {err.strerror}") from err
+        return folder
 
     def extensions(self, *, chosen: str | None) -> Path:
         """Where compiled ops lie: one folder for each set of versions and processor.

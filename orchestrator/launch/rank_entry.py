@@ -12,6 +12,7 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any
 
 import ray.train
 
-from orchestrator.launch.failure import Cause, RankError, cause_of
+from orchestrator.launch.failure import Cause, RankError, RankRaisedError, cause_of
 from orchestrator.launch.step_file import StepFile
 from orchestrator.measure.sample import RankSample, Record, to_json
 from orchestrator.plan.launch_plan import LaunchPlan
@@ -64,24 +65,34 @@ def train_on_rank(config: dict[str, Any]) -> None:
     reporter = Reporter(send=ray.train.report)
     steps = None if task.log_folder is None else StepFile(task.log_folder, rank=rank)
 
+    last_step = 0
+
     def put(record: Record) -> None:
+        nonlocal last_step
         reporter.put(record)
-        if steps is not None and isinstance(record, RankSample):
-            steps.note(record.step)
+        if isinstance(record, RankSample):
+            last_step = record.step
+            if steps is not None:
+                steps.note(last_step)
 
     try:
         run_rank(task.plan, place, put=put, pace=reporter.pace, timeout_s=task.collective_timeout_s)
-    except DivergedError:
-        # The ranks end in the same step, so what led there can still be told together.
-        reporter.close(timeout_s=LAST_WORDS_S)
-        raise
-    except Exception as err:
-        error = RankError(rank=rank, kind=type(err).__name__, message=str(err))
-        if cause_of(error) is Cause.LOST_PEER:
+    except (Exception, SystemExit) as err:
+        error = RankError(
+            rank=rank,
+            kind=type(err).__name__,
+            message=str(err),
+            traceback=traceback.format_exc(),
+            step=last_step or None,
+        )
+        if isinstance(err, DivergedError):
+            # The ranks end in the same step, so what led there can still be told together.
+            reporter.close(timeout_s=LAST_WORDS_S)
+        elif cause_of(error) is Cause.LOST_PEER:
             # The controller ends the run at the first errors it sees; that of the rank that was
             # lost tells more.
             time.sleep(LET_PEER_SPEAK_S)
-        raise
+        raise RankRaisedError(error) from err
     reporter.close()
 
 

@@ -16,6 +16,9 @@ from orchestrator.launch.stop_signals import signals_kept
 from orchestrator.launch.verdict import rank_error, verdict
 from orchestrator.plan.resources import Machine, Resources
 
+JOIN_TRIES = 8
+"""Ray tries once a second; what answers at the address is looked at before."""
+
 
 class RayLauncher:
     """Runs plans on Ray; a context manager that leaves nothing running that it started.
@@ -58,6 +61,7 @@ class RayLauncher:
             raise ValueError("a Ray of its own has what this machine has")
         if self._address != AUTO:
             check_answers(self._address, environment=os.environ)
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", str(JOIN_TRIES))
         import ray
 
         try:
@@ -73,7 +77,7 @@ class RayLauncher:
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as err:
             raise UsageError(
                 f"the Ray cluster at {self._address} cannot be joined: {_first_line(err)}; "
-                "start one (ray start --head) or leave the address out"
+                "is its token in RAY_AUTH_TOKEN, and is this one of its machines?"
             ) from err
         self._joined = True
         total = ray.cluster_resources()
@@ -185,7 +189,13 @@ class RayLauncher:
 def _cluster_of_this_machine() -> str:
     from ray._private.services import canonicalize_bootstrap_address
 
-    return str(canonicalize_bootstrap_address(AUTO))
+    try:
+        return str(canonicalize_bootstrap_address(AUTO))
+    except ConnectionError as err:
+        raise UsageError(
+            "no Ray cluster runs on this machine; start one (ray start --head), give its "
+            "host:port, or leave the address out"
+        ) from err
 
 
 @contextlib.contextmanager

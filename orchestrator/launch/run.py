@@ -5,6 +5,7 @@ Everything that a run tells lies in its run folder first; the tracking store get
 
 import json
 import logging
+import math
 import platform
 import time
 import traceback
@@ -74,6 +75,7 @@ def run_plan(
     launcher: Launcher,
     setting: Setting,
     on_record: Callable[[Record], None],
+    delivery_timeout_s: float = DELIVERY_TIMEOUT_S,
 ) -> Finished:
     """Run a plan to its end; never raises for what happens inside the run.
 
@@ -83,6 +85,7 @@ def run_plan(
         launcher: where it runs.
         setting: state folder, tracking store, circumstances.
         on_record: sees every record as it comes, in a thread of its own.
+        delivery_timeout_s: longest wait at the end for a tracking store that is away.
 
     Raises:
         UsageError: the run folder cannot be written.
@@ -124,11 +127,8 @@ def run_plan(
             end_time_ms=now_ms,
             points=summary_points(record, time_ms=now_ms),
         )
-        n_unsent = writer.close(
-            timeout_s=IMPATIENT_DELIVERY_TIMEOUT_S
-            if outcome == "interrupted"
-            else DELIVERY_TIMEOUT_S
-        )
+        patience_s = IMPATIENT_DELIVERY_TIMEOUT_S if outcome == "interrupted" else math.inf
+        n_unsent = writer.close(timeout_s=min(delivery_timeout_s, patience_s))
     tracked = writer.run
     if tracked is not None:
         record = replace(record, run_id=tracked.run_id)
@@ -205,7 +205,7 @@ def _keep_results(
         outbox.add_text("ranks.txt", rank_table(record.ranks) + "\n")
     if failure is not None and failure.details:
         outbox.add_text("logs/failure.txt", failure.details + "\n")
-        for path in sorted((folder / "logs").glob("rank_*.log")):
+        for path in sorted((folder / "logs").glob("*.log")):
             text = path.read_text(encoding="utf-8", errors="replace")
             outbox.add_text(f"logs/{path.name}.txt", text[-200_000:])
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.launch.base import Launch
-from orchestrator.launch.failure import RankError, RunError, judge
+from orchestrator.launch.failure import RankError, RankRaisedError, RunError, judge
 from orchestrator.launch.step_file import last_noted_step
 from orchestrator.measure.sample import RankFacts, RankSample
 from orchestrator.track.spool import read_spool
@@ -31,13 +31,13 @@ def rank_error(rank: int, error: BaseException) -> RankError:
 
     Args:
         rank: which one.
-        error: as Ray Train has it: the user's exception in a wrapping, or a failed health check.
+        error: as Ray Train has it: what the rank raised, or a failed health check.
     """
+    if isinstance(error, RankRaisedError):
+        return error.error
     death = getattr(error, "health_check_failure", None)
     if death is None:
-        text = getattr(error, "_traceback_str", "")
-        error = getattr(error, "_base_exc", error)
-        return RankError(rank=rank, kind=type(error).__name__, message=str(error), traceback=text)
+        return RankError(rank=rank, kind=type(error).__name__, message=str(error))
     out_of_memory = "OutOfMemory" in type(death).__name__
     return RankError(
         rank=rank, kind="OutOfMemoryError" if out_of_memory else DIED, message=str(death)

@@ -1,0 +1,99 @@
+"""What is wrong with the user's own model or data is told before anything starts."""
+
+import json
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from orchestrator.errors import SpecError
+from orchestrator.launch.preflight import plan_job
+from orchestrator.plan.resources import Machine
+from orchestrator.spec.load import load_job
+from tests.launch.command import Command, write_users_job
+
+MACHINE = Machine(n_cpus=2, n_gpus=0, name="this machine")
+
+# --set, and what is told with exit code 2.
+BAD = {
+    "a module that is not there": (
+        "model.factory=nowhere:model",
+        r"model: factory nowhere:model: there is no module 'nowhere' in .*; put nowhere.py beside",
+    ),
+    "a module that does not import": (
+        "data.factory=broken:data",
+        r"data: factory broken:data: importing broken raised ZeroDivisionError: .* \(broken.py:1\)",
+    ),
+    "a misspelt callable": (
+        "model.factory=users:modle",
+        r"model: factory users:modle: users has no 'modle'; did you mean 'model'\?",
+    ),
+    "no callable": (
+        "model.factory=users:not_callable",
+        r"model: factory users:not_callable: 'not_callable' is of type int, not callable",
+    ),
+    "no module of torch": (
+        "model.factory=users:no_module",
+        r"model: factory users:no_module .*torch.nn.Module",
+    ),
+    "config that does not fit": (
+        "model.config={width: 3}",
+        r"model: factory users:model.*width",
+    ),
+    "labels that do not fit": (
+        "data.factory=users:far_labels",
+        r"model: .*label.* 9",
+    ),
+    "text that is not there": (
+        "data={source: text, path: nowhere.txt}",
+        r"data: .*nowhere.txt.*",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory):
+    """Every bad job, launched: two at a time, since each builds a model."""
+    folder = tmp_path_factory.mktemp("bad")
+    path = write_users_job(folder)
+    (folder / "broken.py").write_text("1 / 0\n")
+
+    def launch(case):
+        command = Command("launch", path, "--json", "--set", BAD[case][0], home=folder / "home")
+        return case, command.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        commands = dict(pool.map(launch, BAD))
+    yield commands
+    assert not (folder / "home").exists(), "something was begun"
+    for command in commands.values():
+        command.close()
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("case", BAD)
+def test_it_is_told_in_one_line(case, refused):
+    command = refused[case]
+    assert command.exit_code == 2
+    assert len(command.stderr.splitlines()) == 1, command.stderr
+    assert re.search(BAD[case][1], command.stderr)
+    assert re.match(r"^(--set .*|.*job\.yaml:\d+:\d+): ", command.stderr)
+    assert json.loads(command.stdout) == {"error": command.stderr.strip(), "exit_code": 2}
+
+
+@pytest.mark.ray
+def test_the_parameters_of_a_users_model_are_counted(tmp_path):
+    job = load_job(write_users_job(tmp_path))
+    # A linear layer of 4 inputs and 2 outputs.
+    assert plan_job(job, machine=MACHINE, environment={}).n_params == 4 * 2 + 2
+
+
+def test_what_needs_no_user_code_is_told_before_any_is_run(tmp_path):
+    path = write_users_job(tmp_path)
+    (tmp_path / "users.py").write_text("import time; time.sleep(60)")
+    job = load_job(path, overrides=["training.global_batch_size=9"])
+    started = time.monotonic()
+    with pytest.raises(SpecError, match=r"training\.global_batch_size: 9 does not divide"):
+        plan_job(job, machine=MACHINE, environment={})
+    assert time.monotonic() - started < 5

@@ -1,0 +1,75 @@
+"""Reports from ranks: every rank reports equally often, or the run would stand still."""
+
+from threading import Event
+from typing import Any
+
+import pytest
+
+from orchestrator.launch.rank_entry import REPORT_EVERY_S, Reporter, report_every
+from tests.launch import records
+
+
+def steps_sent(n_steps, *, step_s=None, pace_after=4):
+    """Let a rank go through a run; gives the steps in each of its reports."""
+    sent: list[dict[str, Any]] = []
+    reporter = Reporter(send=sent.append)
+    reporter.put(records.facts())
+    for step in range(1, n_steps + 1):
+        reporter.put(records.sample(step=step))
+        if step == pace_after and step_s is not None:
+            reporter.pace(step_s)
+    reporter.close()
+    return [[r["step"] for r in report["records"] if r["kind"] == "sample"] for report in sent]
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 4, 5, 37, 1000])
+@pytest.mark.parametrize("step_s", [1e-9, 0.003, 0.7, 2.0, 60.0])
+def test_every_record_is_sent_once_and_in_order(n_steps, step_s):
+    sent = steps_sent(n_steps, step_s=step_s)
+    assert [step for report in sent for step in report] == list(range(1, n_steps + 1))
+
+
+def test_the_first_step_is_reported_at_once():
+    assert steps_sent(100)[0] == [1]
+
+
+def test_slow_steps_are_reported_one_by_one():
+    # The pace is known after the fourth step; the last report is what is left, which is nothing.
+    assert steps_sent(8, step_s=60.0) == [[1], [2, 3, 4, 5], [6], [7], [8], []]
+
+
+@pytest.mark.parametrize("step_s", [0.0, 1e-12, 1e-4, 0.01, 0.3, 1.9])
+def test_quick_steps_are_reported_every_two_seconds_or_ten_thousand_steps(step_s):
+    every = report_every(step_s)
+    assert 1 <= every <= 10_000
+    if every < 10_000:
+        assert REPORT_EVERY_S <= every * step_s < REPORT_EVERY_S + step_s
+
+
+def test_ranks_with_the_same_pace_report_at_the_same_steps():
+    # The pace is one number for all; what each does besides must not matter.
+    ranks = [steps_sent(500, step_s=0.05) for _ in range(3)]
+    assert ranks[0] == ranks[1] == ranks[2]
+    assert len(ranks[0]) == 1 + 500 // 40 + 1
+
+
+def test_an_error_of_the_controller_reaches_the_rank():
+    def send(_report):
+        raise ConnectionError("the controller is gone")
+
+    reporter = Reporter(send=send)
+    reporter.put(records.sample(step=1))
+    with pytest.raises(ConnectionError, match="the controller is gone"):
+        reporter.close()
+
+
+def test_a_controller_that_never_answers_is_not_waited_for_longer_than_told():
+    forever = Event()
+
+    def send(_report):
+        forever.wait()
+
+    reporter = Reporter(send=send)
+    reporter.put(records.sample(step=1))
+    reporter.close(timeout_s=0.1)
+    forever.set()

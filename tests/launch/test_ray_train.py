@@ -1,0 +1,230 @@
+"""Real runs on a Ray of their own: well, interrupted, and broken in every way a rank can break."""
+
+import math
+import os
+import re
+import signal
+import time
+from itertools import pairwise
+
+import pytest
+
+from orchestrator.measure.sample import EvalResult, RankFacts, RankSample
+from tests.launch.command import Command, write_users_job
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+WELL_JOB = """
+name: well
+model: {family: mlp}
+data: {source: digits, image_size: 8}
+training: {steps: 30, global_batch_size: 32, micro_batch_size: 8, eval_every_steps: 10}
+zero: {stage: 1}
+resources: {workers: 2, device: cpu, cpus_per_worker: 0.5}
+tracking: {experiment: tests}
+"""
+# From the design: what scripts lean on.
+ANSWER = {"run_id", "name", "outcome", "steps", "losses", "skipped_steps", "samples_per_s",
+          "tokens_per_s", "first_step_s", "forecast", "forecast_error_ratio", "ranks"}  # fmt: skip
+RANK = {"rank", "node", "device", "peak_bytes", "phase_peak_bytes", "ledger", "rss_peak_bytes",
+        "host_bytes", "nvme_bytes", "samples_per_s", "step_s"}  # fmt: skip
+STEP_TIMES = {"median", "p95", "data", "forward", "backward", "communication", "optimizer"}
+# The first words of every line that a run may say.
+WORDS = re.compile(
+    r"$|Plan of |  [a-z]|Starting the ranks|Rank 0 of 2 is ready|step +\d|Evaluation after step "
+    r"|rank  node|   [01]  |Look at it with: make ui|then open http|stopping; this takes"
+    r"|interrupted; the run was stopped"
+)
+SLOW = "model.config={step_s: 0.03}"
+
+
+def assert_nothing_is_left(command):
+    assert command.left_running() == []
+    assert command.left_behind() == []
+
+
+@pytest.fixture(scope="module")
+def well(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("well")
+    (folder / "job.yaml").write_text(WELL_JOB)
+    command = Command("launch", folder / "job.yaml", "--json", home=folder / "home").wait()
+    yield command
+    command.close()
+
+
+@pytest.fixture
+def start(tmp_path):
+    commands = []
+
+    def launch(*settings, steps=20):
+        arguments = [word for setting in settings for word in ("--set", setting)]
+        command = Command(
+            *("launch", write_users_job(tmp_path), "--json"),
+            *("--set", f"training.steps={steps}"),
+            *arguments,
+            home=tmp_path / "home",
+        )
+        commands.append(command)
+        return command
+
+    yield launch
+    for command in commands:
+        command.close()
+
+
+class TestARunThatGoesWell:
+    def test_it_answers_with_what_scripts_lean_on(self, well):
+        assert well.exit_code == 0, well.stderr
+        answer = well.answer
+        assert answer.keys() >= ANSWER
+        assert (answer["name"], answer["outcome"], answer["steps"]) == ("well", "ok", 30)
+        assert len(answer["losses"]) == 30
+        assert answer["losses"][-1] < answer["losses"][0]
+        assert answer["samples_per_s"] > 0
+        assert 0 < answer["first_step_s"] < well.seconds
+        assert [result["step"] for result in answer["evals"]] == [10, 20, 30]
+
+    def test_every_rank_has_its_row(self, well):
+        ranks = well.answer["ranks"]
+        assert [row["rank"] for row in ranks] == [0, 1]
+        for row in ranks:
+            assert row.keys() >= RANK
+            assert row["step_s"].keys() >= STEP_TIMES
+            assert row["device"] == "cpu"
+            assert row["peak_bytes"] == max(row["phase_peak_bytes"].values()) > 0
+            assert row["rss_peak_bytes"] > row["peak_bytes"]
+
+    def test_every_record_is_in_the_spool_once(self, well):
+        records = well.records()
+        assert sorted(r.rank for r in records if isinstance(r, RankFacts)) == [0, 1]
+        assert [r.step for r in records if isinstance(r, EvalResult)] == [10, 20, 30]
+        for rank in (0, 1):
+            samples = [r for r in records if isinstance(r, RankSample) and r.rank == rank]
+            assert [sample.step for sample in samples] == list(range(1, 31))
+            assert all(a.time_unix_s < b.time_unix_s for a, b in pairwise(samples))
+
+    def test_mlflow_has_the_run_with_the_metrics_of_both_ranks(self, well):
+        run = "select run_uuid, name, status from runs"
+        assert well.tracked(run) == [(well.answer["run_id"], "well", "FINISHED")]
+        keys = set(well.tracked("select distinct key from metrics"))
+        for name in ("memory_peak_mib", "memory_rss_mib", "throughput_per_rank"):
+            assert {f"{name}/rank_00", f"{name}/rank_01"} <= keys
+        assert {"train/loss", "eval/accuracy", "throughput/samples_per_s"} <= keys
+        losses = well.tracked("select value from metrics where key = 'train/loss' order by step")
+        assert losses == pytest.approx(well.answer["losses"])
+
+    def test_mlflow_has_what_the_run_was_made_of(self, well):
+        documents = {"job.yaml", "plan.json", "deepspeed.json", "environment.json"}
+        assert well.artifacts() >= documents | {"ranks.csv", "summary.json"}
+        stage = well.tracked("select value from params where key = 'zero.stage'")
+        assert stage == ["1"]
+
+    def test_only_the_run_talks(self, well):
+        strangers = [line for line in well.stderr.splitlines() if not WORDS.match(line)]
+        assert strangers == []
+        assert len(well.stdout.splitlines()) == 1
+
+    def test_the_libraries_talk_into_files(self, well):
+        for rank in (0, 1):
+            assert "rank process" in (well.folder / "logs" / f"rank_0{rank}.log").read_text()
+
+    def test_nothing_is_left(self, well):
+        assert_nothing_is_left(well)
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "kill"]
+)
+def test_a_run_that_is_stopped_ends_in_order(number, exit_code, start):
+    command = start(SLOW, steps=100_000)
+    command.wait_until(lambda: "step " in command.stderr)
+    pressed_s = time.monotonic()
+    command.signal_group(number)
+    command.wait(timeout_s=30)
+    assert time.monotonic() - pressed_s < 15
+    assert command.exit_code == exit_code
+    assert command.answer["outcome"] == "interrupted"
+    assert [row["rank"] for row in command.answer["ranks"]] == [0, 1]
+    assert command.answer["steps"] >= 1
+    assert "rank  node" in command.stderr, "what there is of the table is shown"
+    assert command.tracked("select status from runs") == ["KILLED"]
+    assert "summary.json" in command.artifacts()
+    assert [line for line in command.stderr.splitlines() if not WORDS.match(line)] == []
+    assert_nothing_is_left(command)
+
+
+def test_a_run_that_is_stopped_while_ray_starts_leaves_nothing(start):
+    command = start(steps=100_000)
+    command.wait_until(lambda: len(command.left_running()) >= 4)
+    command.signal_group(signal.SIGTERM)
+    command.signal_group(signal.SIGTERM)
+    command.wait(timeout_s=30)
+    assert command.exit_code == 143
+    assert command.answer["outcome"] == "interrupted"
+    assert command.tracked("select status from runs") == ["KILLED"]
+    assert "Traceback" not in command.stderr
+    assert_nothing_is_left(command)
+
+
+def test_a_rank_that_is_killed_is_named_with_its_step_and_signal(start):
+    command = start(SLOW, steps=100_000)
+    command.wait_until(lambda: "step " in command.stderr)
+    (pid,) = (r.pid for r in command.records() if isinstance(r, RankFacts) and r.rank == 1)
+    step_file = command.folder / "logs" / "rank_01.step"
+    command.wait_until(lambda: int(step_file.read_text()) > 50)
+    os.kill(pid, signal.SIGKILL)
+    command.wait(timeout_s=40)
+    step = int(step_file.read_text())
+    said = f"rank 1 was killed by SIGKILL (pid {pid}) after step {step}; "
+    assert command.exit_code == 1
+    assert command.answer["outcome"] == "failed"
+    assert command.answer["message"].startswith(said)
+    assert said in command.stderr
+    assert command.tracked("select status from runs") == ["FAILED"]
+    assert command.artifacts() >= {"logs/rank_01.log.txt", "logs/failure.txt"}
+    log = (command.folder / "logs" / "rank_01.log").read_text()
+    assert log.count("rank process") == 1, "it was started again"
+    assert_nothing_is_left(command)
+
+
+def test_a_loss_that_is_not_a_number_names_its_step_and_rank(start):
+    # Where sample 40 comes is defined by the seed, for every number of workers.
+    command = start("data.config={poisoned: 40}").wait()
+    assert command.exit_code == 1
+    assert command.answer["outcome"] == "diverged"
+    found = re.match(r"the loss is nan in step (\d) on rank ([01]); ", command.answer["message"])
+    assert found, command.answer["message"]
+    # The 64 samples are seen once in 8 steps, and what was before the bad one is kept.
+    assert 1 <= int(found[1]) <= 8
+    assert command.answer["steps"] == int(found[1]) - 1
+    assert all(map(math.isfinite, command.answer["losses"]))
+    assert command.tracked("select status from runs") == ["FAILED"]
+    assert "Traceback" not in command.stderr
+    assert_nothing_is_left(command)
+
+
+def test_a_users_mistake_on_one_rank_is_told_in_its_words(start):
+    command = start("model.config={mode: mistake, at: 9}").wait()
+    message = "rank 1 failed after step 8: ValueError: the user's own mistake"
+    assert command.exit_code == 1
+    assert command.answer["outcome"] == "failed"
+    assert command.answer["message"] == message
+    *_, last_but_one, last = command.stderr.splitlines()
+    assert last_but_one == message
+    details = (command.folder / "artifacts" / "logs" / "failure.txt").read_text()
+    assert last == f"Details: {command.folder / 'artifacts' / 'logs' / 'failure.txt'}"
+    assert re.search(r"users.py\", line \d+, in forward", details)
+    assert "logs/rank_01.log.txt" in command.artifacts()
+    assert "Traceback" not in command.stderr
+    assert_nothing_is_left(command)
+
+
+def test_a_rank_that_crashes_is_named_with_its_signal(start):
+    command = start("model.config={mode: crash, at: 3}").wait()
+    assert command.exit_code == 1
+    found = re.match(
+        r"rank 1 was killed by SIGABRT (\(pid \d+\) )?after step 2; see where in the log of rank 1",
+        command.answer["message"],
+    )
+    assert found, command.answer["message"]
+    assert (command.folder / "logs" / "ray").is_dir(), "Ray's own words are kept"
+    assert_nothing_is_left(command)
