@@ -1,5 +1,6 @@
 """DeepSpeed behind the engine protocol: ZeRO stages 0 to 3, offload, mixed precision."""
 
+import importlib
 import math
 import os
 import shutil
@@ -37,6 +38,7 @@ class DeepSpeedEngine:
 
     def __init__(self, plan: LaunchPlan, model: torch.nn.Module, *, device: torch.device) -> None:
         _leave_out_shared_memory_op()
+        _leave_out_muon_kernels()
         if "TORCH_EXTENSIONS_DIR" in os.environ:
             load_built(plan.compiled_ops, folder=Path(os.environ["TORCH_EXTENSIONS_DIR"]))
         self.device = device
@@ -194,6 +196,27 @@ def _leave_out_shared_memory_op() -> None:
     Source: deepspeed 0.19.8, comm/torch.py `build_shm_op` and ops/__init__.py `__getattr__`.
     """
     deepspeed.ops.__compatible_ops__ = {"deepspeed_shm_comm": False, "shm_comm": False}
+
+
+def _leave_out_muon_kernels() -> None:
+    """Import DeepSpeed's Muon optimizer without compiling its kernels.
+
+    `deepspeed.initialize` imports it to look at a class, and its `torch.compile` decorators import
+    torch's whole compiler: over a second of every start, for an optimizer no job file can name.
+    A model that compiles itself still does.
+
+    Source: deepspeed 0.19.8, runtime/zero/utils.py and runtime/zero/muon/original_muon.py; torch
+    2.13.0, _dynamo/eval_frame.py, which reads TORCHDYNAMO_DISABLE when a decorator is applied.
+    """
+    before = os.environ.get("TORCHDYNAMO_DISABLE")
+    os.environ["TORCHDYNAMO_DISABLE"] = "1"
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.muon_optimizer")
+    finally:
+        if before is None:
+            del os.environ["TORCHDYNAMO_DISABLE"]
+        else:
+            os.environ["TORCHDYNAMO_DISABLE"] = before
 
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
