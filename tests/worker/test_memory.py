@@ -170,9 +170,12 @@ def test_nvme_takes_from_the_device_as_much_as_the_host_does(trained, tmp_path_f
     path.mkdir(exist_ok=True)
     on_nvme = {"offload_optimizer": "nvme", "offload_params": "nvme", "nvme_path": str(path)}
     on_host = {"offload_optimizer": "cpu", "offload_params": "cpu"}
-    peaks = trained({"stage": 3, **on_nvme}).phase_peaks()
-    for phase, peak in trained({"stage": 3, **on_host}).phase_peaks().items():
-        assert peaks[phase] == pytest.approx(peak, rel=CLOSE)
+    nvme = trained({"stage": 3, **on_nvme}).phase_peaks()
+    host = trained({"stage": 3, **on_host}).phase_peaks()
+    assert nvme["backward"] == pytest.approx(host["backward"], rel=CLOSE)
+    assert nvme["step"] == pytest.approx(host["step"], rel=CLOSE)
+    # Only the host's forward gathers parameters ahead of their use.
+    assert nvme["forward"] < host["forward"]
 
 
 def test_more_ranks_hold_less_each(train):
