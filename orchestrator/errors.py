@@ -4,8 +4,7 @@ OrchestratorError                1   the run failed
 ├── SpecError                    2   the job file is wrong
 ├── UsageError                   2   the command, a path or a port is wrong
 ├── InfeasibleError              3   it does not fit: no such resources, or over the memory budget
-├── RunFailedError               1   a rank failed, died or diverged
-│   └── OutOfMemoryError         4   a rank ran out of memory
+├── RunFailedError            1, 4   a rank failed, died, diverged (1) or ran out of memory (4)
 └── InterruptedRunError        130   Ctrl-C
 
 Touches nothing outside. Every constructor argument goes to `super().__init__`, so that errors
@@ -74,13 +73,7 @@ class InfeasibleError(OrchestratorError):
 
 
 class RunFailedError(OrchestratorError):
-    """The run started and did not finish; the message names rank, step and cause."""
-
-
-class OutOfMemoryError(RunFailedError):
-    """A rank ran out of memory, on its device or on the host."""
-
-    exit_code = ExitCode.OUT_OF_MEMORY
+    """The run started and did not finish; `launch.failure.RunError` names rank, step and cause."""
 
 
 class InterruptedRunError(OrchestratorError):
