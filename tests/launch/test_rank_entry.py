@@ -1,5 +1,6 @@
 """Reports from ranks: every rank reports equally often, or the run would stand still."""
 
+import time
 from threading import Event
 from typing import Any
 
@@ -71,5 +72,8 @@ def test_a_controller_that_never_answers_is_not_waited_for_longer_than_told():
 
     reporter = Reporter(send=send)
     reporter.put(records.sample(step=1))
+    started_s = time.monotonic()
     reporter.close(timeout_s=0.1)
+    waited_s = time.monotonic() - started_s
     forever.set()
+    assert 0.1 <= waited_s < 10
