@@ -10,7 +10,7 @@ SETUP := .venv/.set-up
 RUN = $(BIN)/orchestrator $@ $(if $(JOB),$(JOB),$(error say which job: make $@ JOB=jobs/resnet_zero2.yaml)) \
       $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 
-.PHONY: help setup launch plan validate doctor ui schema test test-fast test-ray test-gpu test-fresh \
+.PHONY: help setup launch plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
         fmt lint types golden bench lock clean
 
 help:      ## list the targets
@@ -36,12 +36,14 @@ ui: $(SETUP)       ## open MLflow on what was recorded
 schema: $(SETUP)   ## print the JSON schema of the job file
 	@$(BIN)/orchestrator schema
 
-test: test-fast test-ray ## all tests that need no GPU: fast ones first, then with a real Ray
+test: test-fast test-ray test-browser ## all tests that need no GPU: fast ones first
 test-fast: $(SETUP) ## lint, types and the tests that take seconds
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy
 	@$(BIN)/python -m pytest $(ARGS)
 test-ray: $(SETUP) ## tests that start ranks, a local Ray, MLflow
 	@$(BIN)/python -m pytest -m "ray" $(ARGS)
+test-browser: $(SETUP) ## tests that look at MLflow's page in headless chromium (skipped without it)
+	@$(BIN)/python -m pytest -m browser $(ARGS)
 test-gpu: $(SETUP) ## tests that need CUDA
 	@$(BIN)/python -m pytest -m gpu $(ARGS)
 test-fresh: $(SETUP) ## the README's first command in a fresh clone

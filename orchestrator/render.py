@@ -5,12 +5,14 @@ from pathlib import Path
 
 from orchestrator.launch.doctor import Finding
 from orchestrator.launch.run import Finished
-from orchestrator.measure.run_record import RunRecord
-from orchestrator.measure.table import rank_table
+from orchestrator.measure.ledger import unattributed_ratio
+from orchestrator.measure.run_record import RankRow, RunRecord
+from orchestrator.measure.table import ledger_table, rank_table
 from orchestrator.plan.launch_plan import LaunchPlan
-from orchestrator.track.base import run_link
+from orchestrator.track.base import TrackedRun, run_link
 from orchestrator.track.open import DEFAULT_PORT, HOST
 from orchestrator.track.store import Store, embedded_store
+from orchestrator.track.views import view_links
 from orchestrator.units import as_duration, as_mib
 
 
@@ -50,11 +52,13 @@ def _length(plan: LaunchPlan) -> str:
 
 
 def result_text(finished: Finished, *, look: str) -> str:
-    """How it went: per-rank table, totals, and where to look next."""
+    """How it went: per-rank tables, totals, and where to look next."""
     record = finished.record
     blocks = []
     if record.ranks:
         blocks.append(rank_table(record.ranks))
+    if (ledger := ledger_table(record.ranks)) is not None:
+        blocks.append(f"What filled each rank's memory when it was fullest\n{ledger}")
     blocks.append("\n".join(f"  {key:<10} {value}" for key, value in _totals(record)))
     if finished.n_unsent:
         blocks.append(
@@ -84,13 +88,24 @@ def _totals(record: RunRecord) -> list[tuple[str, str]]:
                 f"{record.samples_per_s:,.1f} samples/s{tokens}, median of {steps} steps{between}",
             )
         )
-    if record.peak_bytes is not None:
-        rows.append(("peak", f"{as_mib(record.peak_bytes)} of tensors on the fullest rank"))
+    if record.flops_per_s is not None:
+        share = "" if record.mfu_ratio is None else f", {record.mfu_ratio:.1%} of the peak (MFU)"
+        rows.append(("compute", f"{record.flops_per_s / 1e12:,.3f} TFLOP/s{share}"))
+        if record.circumstances.peak_flops_source and record.mfu_ratio is not None:
+            rows.append(("", f"peak: {record.circumstances.peak_flops_source}"))
+    if record.fullest is not None:
+        rows.append(("peak", _peak(record.fullest)))
     if record.skipped_steps:
         rows.append(("skipped", f"{record.skipped_steps} updates with a gradient not finite"))
     if record.first_step_s is not None:
         rows.append(("start", f"{as_duration(record.first_step_s)} to the first optimizer step"))
     return rows
+
+
+def _peak(fullest: RankRow) -> str:
+    text = f"{as_mib(fullest.peak_bytes)} of tensors on rank {fullest.rank}, the fullest"
+    ratio = unattributed_ratio(fullest.ledger or {})
+    return text if ratio is None else f"{text}; {ratio:.1%} of it unattributed"
 
 
 def where_to_look(finished: Finished, *, store: Store, home: Path | None) -> str:
@@ -105,13 +120,23 @@ def where_to_look(finished: Finished, *, store: Store, home: Path | None) -> str
     if tracked is None:
         return f"Recorded in {finished.folder}; the tracking store was not reached"
     if store.database is None:
-        served = store.uri.startswith(("http://", "https://"))
-        return f"Look at it at {run_link(store.uri, tracked) if served else store.uri}"
+        if not store.uri.startswith(("http://", "https://")):
+            return f"Look at it at {store.uri}"
+        return f"Look at it at {run_link(store.uri, tracked)}\n{_views(store.uri, tracked)}"
     if store != embedded_store(finished.folder.parents[1]):
         return f"Recorded in {store.uri} as run {tracked.run_id}"
     arguments = f" ARGS={shlex.quote(f'--home {home}')}" if home else ""
-    link = run_link(f"http://{HOST}:{DEFAULT_PORT}", tracked)
-    return f"Look at it with: make ui{arguments}\nthen open {link}"
+    base = f"http://{HOST}:{DEFAULT_PORT}"
+    return (
+        f"Look at it with: make ui{arguments}\nthen open {run_link(base, tracked)}\n"
+        f"{_views(base, tracked)}"
+    )
+
+
+def _views(base_url: str, tracked: TrackedRun) -> str:
+    links = view_links(base_url, tracked)
+    width = max(map(len, links))
+    return "\n".join(f"  {name:<{width}}  {link}" for name, link in links.items())
 
 
 def doctor_text(findings: list[Finding]) -> str:

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parent.parent / "orchestrator"
 FLOORS = [
     {"errors", "units"},
     {"spec", "measure"},
-    {"plan"},
+    {"plan", "draw"},
     {"models", "data"},
     {"worker", "track"},
     {"launch"},
@@ -29,6 +29,9 @@ HEAVY = {
     "deepspeed": {"worker"},
     "ray": {"launch"},
     "mlflow": {"track"},
+    "matplotlib": {"draw"},
+    "pynvml": {"worker"},
+    "psutil": {"worker", "launch"},
 }
 MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
 

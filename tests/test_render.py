@@ -61,11 +61,12 @@ def test_notes_of_a_plan_are_shown(tmp_path):
 def test_two_ranks_have_a_row_each(finished):
     text = result_text(finished(2), look="LOOK")
     table, totals, look = text.split("\n\n")
-    assert [line.split()[0] for line in table.splitlines()] == ["rank", "0", "1"]
+    first_words = [line.split()[0] for line in table.splitlines()]
+    assert first_words == ["rank", "0", "1", "fullest:", "slowest:"]
     assert "outcome    ok" in totals
     assert "loss       4.0000 at first, 0.8000 at last" in totals
     assert "evaluation loss 0.2500, accuracy 97.75% on 355 samples" in totals
-    assert "peak       4.0 MiB of tensors on the fullest rank" in totals
+    assert "peak       4.0 MiB of tensors on rank 0, the fullest" in totals
     # From 990 to the end of the first step at 1001.
     assert "start      11.0 s to the first optimizer step" in totals
     assert look == "LOOK"

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from orchestrator.draw.plots import draw_run
+from orchestrator.draw.rank_grid import step_time_grid
 from orchestrator.errors import InfeasibleError, OrchestratorError, UsageError
 from orchestrator.launch.base import Launch, Launcher, rank_environment
 from orchestrator.launch.failure import Failure, RunError
@@ -22,8 +24,8 @@ from orchestrator.launch.stop_signals import signals_held_back
 from orchestrator.measure.points import summary_points
 from orchestrator.measure.run_record import Outcome, RunRecord
 from orchestrator.measure.sample import RankFailure, Record
-from orchestrator.measure.summary import summarize
-from orchestrator.measure.table import rank_csv, rank_table
+from orchestrator.measure.summary import RunTally
+from orchestrator.measure.table import ledger_csv, ledger_table, rank_csv, rank_table
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.spec.load import JobFile
 from orchestrator.track.base import RunStart, TrackedRun, Tracker, status_of
@@ -31,6 +33,7 @@ from orchestrator.track.names import flat_params
 from orchestrator.track.outbox import Outbox
 from orchestrator.track.spool import SpoolWriter
 from orchestrator.track.writer import TrackingWriter
+from orchestrator.units import GIB
 
 DELIVERY_TIMEOUT_S = 60.0
 IMPATIENT_DELIVERY_TIMEOUT_S = 20.0
@@ -97,8 +100,8 @@ def run_plan(
         _keep_documents(outbox, plan, job, setting)
     except OSError as err:
         raise UsageError(f"run folder {folder} cannot be written: {err.strerror}") from err
-    records: list[Record] = []
-    follower = Follower(outbox.spool_path, hand_on=_both(records.append, on_record))
+    tally = RunTally()
+    follower = Follower(outbox.spool_path, hand_on=_both(tally.take, on_record))
     writer = TrackingWriter(outbox, open_tracker=setting.open_tracker)
     launch = Launch(
         plan=plan,
@@ -113,14 +116,14 @@ def run_plan(
         if failure is not None:
             _note_failure(outbox, failure)
         follower.stop()
-        record = summarize(
-            records,
+        record = tally.record(
             name=plan.spec.name,
             outcome=outcome,
             started_unix_s=setting.started_unix_s,
             versions=versions(),
         )
         _keep_results(outbox, record, folder=folder, failure=failure)
+        _keep_plots(outbox, record, tally, plan)
         now_ms = int(time.time() * 1000)
         outbox.finish(
             status=status_of(outcome),
@@ -202,12 +205,31 @@ def _keep_results(
     outbox.add_text("summary.json", _pretty(record.to_json()))
     if record.ranks:
         outbox.add_text("ranks.csv", rank_csv(record.ranks))
-        outbox.add_text("ranks.txt", rank_table(record.ranks) + "\n")
+        tables = [rank_table(record.ranks), ledger_table(record.ranks)]
+        outbox.add_text("ranks.txt", "\n\n".join(filter(None, tables)) + "\n")
+        outbox.add_text("ledgers.csv", ledger_csv(record.ranks))
     if failure is not None and failure.details:
         outbox.add_text("logs/failure.txt", failure.details + "\n")
         for path in sorted((folder / "logs").glob("*.log")):
             text = path.read_text(encoding="utf-8", errors="replace")
             outbox.add_text(f"logs/{path.name}.txt", text[-200_000:])
+
+
+def _keep_plots(outbox: Outbox, record: RunRecord, tally: RunTally, plan: LaunchPlan) -> None:
+    """Draw the run; a run without a plot is still a run."""
+    budget_gib = plan.spec.resources.memory_budget_gib
+    try:
+        plots = draw_run(
+            record,
+            timelines=tally.timelines(),
+            step_times=step_time_grid(tally.kept_samples()),
+            budget_bytes=None if budget_gib is None else int(budget_gib * GIB),
+        )
+        for name, content in plots.items():
+            outbox.add_bytes(name, content)
+    except Exception as err:  # noqa: BLE001
+        # Drawing is a library's work on whatever a run has left; the numbers are kept already.
+        log.warning("the plots cannot be drawn: %s: %s", type(err).__name__, err)
 
 
 def _note_failure(outbox: Outbox, failure: Failure) -> None:

@@ -3,61 +3,27 @@
 Pure arithmetic; touches nothing outside. What is unknown is `None`.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from statistics import fmean
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from orchestrator.measure.peaks import RankStep, known_max
+from orchestrator.measure.ledger import unattributed_ratio
+from orchestrator.measure.metric_def import STEP_PARTS, MetricDef, as_mib, as_tera, part_ms
+from orchestrator.measure.peaks import known_max
+from orchestrator.measure.rank_metrics import RANK_METRICS
 from orchestrator.measure.run_record import RunRecord
-from orchestrator.measure.sample import EvalResult, RankSample
+from orchestrator.measure.sample import EvalResult
 from orchestrator.measure.throughput import (
     JobStep,
+    job_flops_per_s,
+    job_mfu_ratio,
     job_samples_per_s,
     job_tokens_per_s,
-    rank_samples_per_s,
 )
-from orchestrator.units import MIB
-
-Source = TypeVar("Source")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricDef(Generic[Source]):
-    """One row of the table."""
-
-    name: str
-    """`{rank}` stands for `rank_00`, `rank_01`, ..."""
-    unit: str
-    meaning: str
-    value: Callable[[Source], float | None]
-
-
-def _mib(n_bytes: int | None) -> float | None:
-    return None if n_bytes is None else n_bytes / MIB
-
-
-def _rank_ms(sample: RankSample, part: str) -> float | None:
-    # Tracing allocations stretches a probe step, so of such a step only the part that is
-    # measured in no other is kept.
-    seconds: float | None = getattr(sample, f"{part}_s")
-    hidden = seconds is None or (sample.probe and part != "communication")
-    return None if hidden or seconds is None else seconds * 1e3
 
 
 def _job_ms(step: JobStep, part: str) -> float | None:
-    known = [ms for sample in step if (ms := _rank_ms(sample, part)) is not None]
+    known = [ms for sample in step if (ms := part_ms(sample, part)) is not None]
     return fmean(known) if len(known) == len(step) else None
-
-
-_PARTS = {
-    "step": "from the end of the step before to the end of this one",
-    "data": "waiting for batches and moving them",
-    "forward": "forward passes",
-    "backward": "backward passes",
-    "optimizer": "the update",
-    "communication": "inside collectives, waiting included; overlaps the others; probe steps only",
-}
 
 
 def _job_time(part: str, meaning: str) -> MetricDef[JobStep]:
@@ -67,15 +33,6 @@ def _job_time(part: str, meaning: str) -> MetricDef[JobStep]:
         # The mean, so that the parts of a step add up to no more than the step.
         meaning=f"{meaning}; mean over ranks",
         value=lambda step: _job_ms(step, part),
-    )
-
-
-def _rank_time(part: str, meaning: str) -> MetricDef[RankStep]:
-    return MetricDef(
-        name=f"time_ms_{part}/{{rank}}",
-        unit="ms",
-        meaning=meaning,
-        value=lambda rank: _rank_ms(rank.sample, part),
     )
 
 
@@ -111,47 +68,19 @@ JOB_METRICS: tuple[MetricDef[JobStep], ...] = (
         meaning="the whole job: tokens of all ranks over the time of the slowest; no probe steps",
         value=job_tokens_per_s,
     ),
-    *(_job_time(part, meaning) for part, meaning in _PARTS.items()),
-)
-
-RANK_METRICS: tuple[MetricDef[RankStep], ...] = (
     MetricDef(
-        name="throughput_per_rank/{rank}",
-        unit="samples/s",
-        meaning="samples of one rank over its own time; no probe steps",
-        value=lambda rank: rank_samples_per_s(rank.sample),
+        name="throughput/tflops_per_s",
+        unit="TFLOP/s",
+        meaning="the whole job: operations of the model, without recomputation; no probe steps",
+        value=lambda step: as_tera(job_flops_per_s(step)),
     ),
     MetricDef(
-        name="memory_peak_mib/{rank}",
-        unit="MiB",
-        meaning="running peak of tensor bytes on the device: construction, forward, backward, step",
-        value=lambda rank: _mib(rank.peaks.device_bytes),
+        name="throughput/mfu_ratio",
+        unit="ratio",
+        meaning="share of what the devices could do at most; on a CPU of a measured matrix product",
+        value=job_mfu_ratio,
     ),
-    MetricDef(
-        name="memory_reserved_mib/{rank}",
-        unit="MiB",
-        meaning="running peak of what CUDA's caching allocator holds",
-        value=lambda rank: _mib(rank.peaks.reserved_bytes),
-    ),
-    MetricDef(
-        name="memory_rss_mib/{rank}",
-        unit="MiB",
-        meaning="running peak of the process's resident memory",
-        value=lambda rank: _mib(rank.peaks.rss_bytes),
-    ),
-    MetricDef(
-        name="memory_host_mib/{rank}",
-        unit="MiB",
-        meaning="running peak of offloaded tensors in host memory",
-        value=lambda rank: _mib(rank.peaks.host_bytes),
-    ),
-    MetricDef(
-        name="memory_nvme_mib/{rank}",
-        unit="MiB",
-        meaning="running peak of bytes swapped out to NVMe",
-        value=lambda rank: _mib(rank.peaks.nvme_bytes),
-    ),
-    *(_rank_time(part, meaning) for part, meaning in _PARTS.items()),
+    *(_job_time(part, meaning) for part, meaning in STEP_PARTS.items()),
 )
 
 EVAL_METRICS: tuple[MetricDef[EvalResult], ...] = (
@@ -174,7 +103,7 @@ SUMMARY_METRICS: tuple[MetricDef[RunRecord], ...] = (
         name="summary/peak_mib",
         unit="MiB",
         meaning="peak of tensor bytes on the device of the fullest rank",
-        value=lambda run: _mib(known_max(*(row.peak_bytes for row in run.ranks))),
+        value=lambda run: as_mib(known_max(*(row.peak_bytes for row in run.ranks))),
     ),
     MetricDef(
         name="summary/samples_per_s",
@@ -187,6 +116,30 @@ SUMMARY_METRICS: tuple[MetricDef[RunRecord], ...] = (
         unit="tokens/s",
         meaning="the whole job, median after warm-up",
         value=lambda run: run.tokens_per_s,
+    ),
+    MetricDef(
+        name="summary/tflops_per_s",
+        unit="TFLOP/s",
+        meaning="the whole job, median after warm-up",
+        value=lambda run: as_tera(run.flops_per_s),
+    ),
+    MetricDef(
+        name="summary/mfu_ratio",
+        unit="ratio",
+        meaning="share of what the devices could do at most, median after warm-up",
+        value=lambda run: run.mfu_ratio,
+    ),
+    MetricDef(
+        name="summary/unattributed_ratio",
+        unit="ratio",
+        meaning="share of the fullest rank's peak that is of no category",
+        value=lambda run: unattributed_ratio(run.fullest.ledger or {}) if run.fullest else None,
+    ),
+    MetricDef(
+        name="summary/host_mib",
+        unit="MiB",
+        meaning="offloaded tensors in host memory, of the rank that keeps most there",
+        value=lambda run: as_mib(known_max(*(row.host_bytes for row in run.ranks))),
     ),
     MetricDef(
         name="summary/final_loss",

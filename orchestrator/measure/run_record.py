@@ -7,7 +7,8 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from orchestrator.measure.sample import PHASES, EvalResult
+from orchestrator.measure.ledger import Ledger
+from orchestrator.measure.sample import PHASES, CudaMemory, EvalResult, GpuState
 
 Outcome = Literal["ok", "failed", "oom", "diverged", "interrupted", "infeasible"]
 
@@ -24,6 +25,9 @@ class StepTimes:
     communication: float | None
     """Median over the probe steps, the only ones that measure it."""
     optimizer: float | None
+    logging: float | None
+    checkpoint: float | None
+    """Median over the steps in which something was saved."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,12 +39,32 @@ class RankRow:
     device: str | None
     phase_peak_bytes: dict[str, int | None]
     """Peak tensor bytes on the device in init, forward, backward and step."""
-    ledger: dict[str, int] | None
+    ledger: Ledger | None
     """The peak by category; `None` where it was not traced."""
+    peak_ledgers: dict[str, Ledger]
+    """Phase -> its peak by category, where it was traced."""
+    edge_ledgers: dict[str, Ledger]
+    """Phase -> what the device held as it ended, by category."""
     rss_peak_bytes: int | None
+    phase_rss_peak_bytes: dict[str, int]
+    """Most resident memory in each phase, of the step that was probed; `init` from the start."""
+    phase_pss_bytes: dict[str, int]
+    """Proportional share of resident memory as each phase ended; adds up over a node's ranks."""
+    exact_rss: bool
+    container_peak_bytes: int | None
+    """Most memory that the rank's container ever held, page cache and all processes included."""
     host_bytes: int | None
+    host_ledger: Ledger | None
+    """`host_bytes` by category."""
     nvme_bytes: int | None
+    cuda: CudaMemory | None
+    """The largest of each over the run; `None` on a CPU."""
+    gpu: GpuState | None
+    """The largest of each over the run; `None` without a driver to ask."""
     samples_per_s: float | None
+    flops_per_s: float | None
+    """Operations of the rank's part of the model, without recomputation, over its own time."""
+    mfu_ratio: float | None
     step_s: StepTimes
 
     @property
@@ -75,7 +99,9 @@ class Circumstances:
     warmup_dropped: int
     """First steps left out of throughput; 0 when the run is too short to leave any out."""
     probe_steps_dropped: int
-    """Steps left out of throughput because allocations were traced in them."""
+    """Steps left out of throughput because something was traced in them."""
+    peak_flops_source: str | None
+    """What MFU is a share of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +122,9 @@ class RunRecord:
     samples_per_s_quartiles: tuple[float, float] | None
     """First and third quartile: the spread of `samples_per_s`."""
     tokens_per_s: float | None
+    flops_per_s: float | None
+    """Operations of all ranks over the time of the slowest, median over the measured steps."""
+    mfu_ratio: float | None
     first_step_s: float | None
     """From the command to the end of the first optimizer step."""
     startup_s: dict[str, float]
@@ -110,10 +139,21 @@ class RunRecord:
         return len(self.losses)
 
     @property
+    def fullest(self) -> RankRow | None:
+        """The rank with the largest peak; the first of equals."""
+        known = [row for row in self.ranks if row.peak_bytes is not None]
+        return max(known, key=lambda row: row.peak_bytes or 0, default=None)
+
+    @property
+    def slowest(self) -> RankRow | None:
+        """The rank with the longest step; the first of equals."""
+        known = [row for row in self.ranks if row.step_s.median is not None]
+        return max(known, key=lambda row: row.step_s.median or 0, default=None)
+
+    @property
     def peak_bytes(self) -> int | None:
         """Peak of the fullest rank."""
-        known = [row.peak_bytes for row in self.ranks if row.peak_bytes is not None]
-        return max(known, default=None)
+        return None if self.fullest is None else self.fullest.peak_bytes
 
     def to_json(self) -> dict[str, Any]:
         """The object that `launch --json` prints; what is not a finite number is null."""
@@ -132,6 +172,8 @@ class RunRecord:
             "samples_per_s": self.samples_per_s,
             "samples_per_s_quartiles": self.samples_per_s_quartiles,
             "tokens_per_s": self.tokens_per_s,
+            "flops_per_s": self.flops_per_s,
+            "mfu_ratio": self.mfu_ratio,
             "first_step_s": self.first_step_s,
             "startup_s": self.startup_s,
             "forecast": None,

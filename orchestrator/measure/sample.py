@@ -6,7 +6,9 @@ unknown, never 0.
 """
 
 from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
+
+from orchestrator.measure.ledger import Ledger
 
 PHASES = ("init", "forward", "backward", "step")
 
@@ -34,6 +36,16 @@ class RankFacts:
     """What starting took, by part: imports, process group, data, model, engine."""
     init_peak_bytes: int | None
     """Largest sum of tensor bytes on the device while model and engine were built."""
+    init_peak_ledger: Ledger | None
+    """What that was."""
+    init_edge_ledger: Ledger | None
+    """What the device held once the engine was built."""
+    init_rss_peak_bytes: int | None
+    """Most resident memory of the process until then."""
+    init_pss_bytes: int | None
+    """Its proportional share of resident memory then."""
+    exact_rss: bool
+    """Resident memory follows what is allocated (`measure.exact_rss`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,21 +76,140 @@ class RankSample:
     communication_s: float | None
     """Time inside collectives, waiting for peers included; overlaps backward and optimizer. Probe
     steps only."""
+    logging_s: float
+    """Between the end of the step before and the beginning of this one: handing on what was
+    measured, and what else the loop does there."""
+    checkpoint_s: float | None
+    """Saving training state after the step before; `None` when nothing was saved."""
     skipped_steps: int
     """Updates the engine left out so far because a gradient was not finite."""
-    rss_bytes: int
-    """Resident memory of the process."""
+    rss_peak_bytes: int | None
+    """Most resident memory of the process since it began, or since the last probe."""
     probe: bool
-    """Allocations were traced in this step, so its times are left out of throughput."""
+    """Something was traced in this step, so its times are left out of throughput."""
     phase_peak_bytes: dict[str, int] | None
     """Peak tensor bytes on the device by phase (forward, backward, step): traced on probe steps on
     a CPU, from CUDA's allocator on every step of a GPU."""
-    reserved_bytes: int | None
-    """Peak held by CUDA's caching allocator."""
+    probed: "ProbedMemory | None"
+    """What the memory probe saw."""
+    resident: "ResidentMemory | None"
+    """What the probe of resident memory saw."""
     host_bytes: int | None
-    """Peak bytes of offloaded tensors in host memory (probe steps)."""
+    """Peak bytes of offloaded tensors in host memory (memory probe)."""
     nvme_bytes: int | None
     """Bytes in this rank's swap files on NVMe (probe steps)."""
+    container_peak_bytes: int | None
+    """Most memory that the container ever held, all its processes and page cache included (probe
+    steps and the last)."""
+    cuda: "CudaMemory | None"
+    """What a GPU holds beyond tensors."""
+    gpu: "GpuState | None"
+    """What the driver says of the GPU, now and then."""
+    model_flops: float | None
+    """Floating-point operations of this rank's part of the step, without recomputation."""
+    peak_flops_per_s: float | None
+    """What this rank's device could do at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbedMemory:
+    """What one step held, by category; phases are forward, backward and step."""
+
+    peak_ledgers: dict[str, Ledger]
+    """Phase -> the device when it held most."""
+    edge_ledgers: dict[str, Ledger]
+    """Phase -> the device when the phase ended, the last time it did."""
+    host_ledger: Ledger
+    """What the strategy kept on the host, when it kept most there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResidentMemory:
+    """Resident memory of the process in one step; phases are forward, backward and step."""
+
+    start_bytes: int
+    """As the step began, with what had been freed given back to the system."""
+    peak_bytes: dict[str, int]
+    """Phase -> the most of it; empty where the kernel cannot tell."""
+    pss_bytes: dict[str, int]
+    """Phase -> proportional share when it ended: a page that n processes share counts 1/n, so that
+    the ranks of a node can be added up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CudaMemory:
+    """What CUDA's caching allocator holds, in bytes."""
+
+    reserved_bytes: int
+    """Most memory taken from the device in this step."""
+    cached_bytes: int
+    """Of what is reserved as the step ends, what no tensor uses."""
+    fragmented_bytes: int
+    """Of that, what lies between tensors and cannot be given back to the device."""
+    n_retries: int
+    """Allocations so far that had to empty the cache first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuState:
+    """What NVIDIA's driver says of one GPU."""
+
+    utilization_ratio: float | None
+    """Share of the driver's last sampling window (a sixth of a second to a second) in which any
+    kernel ran: not how well it was used."""
+    used_bytes: int | None
+    """Memory taken by all processes on the device."""
+    beyond_allocator_bytes: int | None
+    """Of that, what PyTorch's allocator does not hold: the CUDA context, NCCL, libraries, and other
+    processes."""
+    power_w: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryTimeline:
+    """The memory probe of one rank over its step, as columns of equal length."""
+
+    kind: ClassVar[str] = "timeline"
+
+    rank: int
+    step: int
+    time_unix_s: float
+    at_s: list[float]
+    """Seconds from the beginning of the step."""
+    phase: list[str]
+    ledger: dict[str, list[int]]
+    """Category -> bytes on the device."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankSpeed:
+    """What a rank computes in a step, and what its device could; sent once, after the probes."""
+
+    kind: ClassVar[str] = "speed"
+
+    rank: int
+    time_unix_s: float
+    model_flops: float | None
+    """Floating-point operations of this rank's part of a step, without recomputation."""
+    peak_flops_per_s: float | None
+    peak_source: str | None
+    """Where that number is from: a data sheet, or measured on this machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSample:
+    """What one machine was doing; told by its first rank, now and then."""
+
+    kind: ClassVar[str] = "node"
+
+    node: str
+    rank: int
+    """Who tells."""
+    time_unix_s: float
+    number: int
+    """From 0."""
+    values: dict[str, float]
+    """Named as MLflow's system metrics are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,10 +243,15 @@ class RankFailure:
     """The traceback, for the log file."""
 
 
-Record = RankFacts | RankSample | EvalResult | RankFailure
-_KINDS: dict[str, type[Record]] = {
-    cls.kind: cls for cls in (RankFacts, RankSample, EvalResult, RankFailure)
+Record = RankFacts | RankSample | MemoryTimeline | RankSpeed | NodeSample | EvalResult | RankFailure
+_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in get_args(Record)}
+_PARTS = {
+    "probed": ProbedMemory,
+    "resident": ResidentMemory,
+    "cuda": CudaMemory,
+    "gpu": GpuState,
 }
+"""Fields of a sample that are records themselves."""
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -135,4 +271,8 @@ def record_from_json(values: dict[str, Any]) -> Record:
     missing = [field.name for field in fields(cls) if field.name not in values]
     if missing:
         raise ValueError(f"a {cls.kind} record lacks {', '.join(missing)}")
-    return cls(**{field.name: values[field.name] for field in fields(cls)})
+    taken = {field.name: values[field.name] for field in fields(cls)}
+    for name, part in _PARTS.items():
+        if taken.get(name) is not None:
+            taken[name] = part(**taken[name])
+    return cls(**taken)

@@ -1,62 +1,190 @@
-"""A run summed up: the `RunRecord` of all its records. Pure arithmetic; touches nothing outside."""
+"""A run summed up: the `RunRecord` of all its records, taken one by one in bounded memory.
+
+Pure arithmetic; touches nothing outside.
+"""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from statistics import fmean, median, quantiles
+from statistics import fmean, quantiles
 
 from orchestrator.measure.peaks import known_max
-from orchestrator.measure.run_record import Circumstances, Outcome, RankRow, RunRecord, StepTimes
+from orchestrator.measure.rank_summary import RankTally, median_of
+from orchestrator.measure.run_record import Circumstances, Outcome, RunRecord
 from orchestrator.measure.sample import (
-    PHASES,
     EvalResult,
+    MemoryTimeline,
     RankFacts,
     RankFailure,
     RankSample,
+    RankSpeed,
     Record,
 )
-from orchestrator.measure.throughput import JobStep, job_samples_per_s, job_tokens_per_s
+from orchestrator.measure.throughput import (
+    JobStep,
+    job_flops_per_s,
+    job_mfu_ratio,
+    job_samples_per_s,
+    job_tokens_per_s,
+)
 
 WARMUP_STEPS = 2
 """First steps left out of throughput: caches, lazy allocations and compilation happen in them."""
+FIRST_STEPS = 16
+"""Steps that are kept whatever happens: the first, the probes, and some that are like the rest."""
+MAX_SAMPLES = 100_000
+"""Samples kept, about 100 MB; in a run that has more, steps are kept at equal distances."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Told:
-    """All records, sorted; of a step that was repeated after a restart the last one stays."""
+class RunTally:
+    """All that a run's record needs of its records; `take` each, then `record`.
 
-    facts: dict[int, RankFacts] = field(default_factory=dict)
-    samples: dict[int, dict[int, RankSample]] = field(default_factory=dict)
-    """rank -> step -> sample."""
-    evals: dict[int, EvalResult] = field(default_factory=dict)
-    failures: list[RankFailure] = field(default_factory=list)
+    Losses and whatever is largest are of all steps. Medians are over the steps that are kept.
+    """
+
+    def __init__(self, *, max_samples: int = MAX_SAMPLES) -> None:
+        """Start with nothing known.
+
+        Args:
+            max_samples: how many to keep, of all ranks together.
+        """
+        self._max_samples = max_samples
+        self._every = 1
+        self._n_kept = 0
+        self._ranks: dict[int, RankTally] = {}
+        self._world_size: int | None = None
+        self._peak_source: str | None = None
+        self._evals: dict[int, EvalResult] = {}
+        self._message: str | None = None
 
     def take(self, record: Record) -> None:
+        """Take one record; each rank's come in order."""
         match record:
             case RankFacts():
-                self.facts[record.rank] = record
+                self._world_size = record.world_size
+                self._rank(record.rank).take_facts(record)
             case RankSample():
-                self.samples.setdefault(record.rank, {})[record.step] = record
+                self._take_sample(record)
+            case MemoryTimeline():
+                self._rank(record.rank).timeline = record
+            case RankSpeed():
+                self._peak_source = self._peak_source or record.peak_source
             case EvalResult():
-                self.evals[record.step] = record
+                self._evals[record.step] = record
             case RankFailure():
-                self.failures.append(record)
+                self._message = self._message or record.message
 
-    @property
-    def ranks(self) -> list[int]:
-        return sorted(self.facts.keys() | self.samples.keys())
+    def kept_samples(self) -> list[RankSample]:
+        """The samples that are kept, rank by rank."""
+        return [sample for rank in self._in_order() for sample in rank.samples.values()]
 
-    @property
-    def n_ranks(self) -> int:
-        return max((facts.world_size for facts in self.facts.values()), default=len(self.samples))
+    def timelines(self) -> dict[int, MemoryTimeline]:
+        """Rank -> its memory over the step that was traced."""
+        return {rank.rank: rank.timeline for rank in self._in_order() if rank.timeline is not None}
 
+    def record(
+        self,
+        *,
+        name: str,
+        outcome: Outcome,
+        started_unix_s: float | None,
+        run_id: str | None = None,
+        versions: dict[str, str] | None = None,
+    ) -> RunRecord:
+        """Sum up the run.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Measured:
-    """The steps whose times count."""
+        Args:
+            name: the run's name.
+            outcome: how it ended.
+            started_unix_s: when the command was given, seconds since 1970; `None`: unknown.
+            run_id: the tracking store's id.
+            versions: library -> version.
 
-    steps: frozenset[int]
-    warmup_dropped: int
-    probe_steps_dropped: int
+        Returns:
+            Medians over the steps after the first two that were no probes; a run too short to
+            leave any uses the first two as well. If every step was a probe, times are unknown.
+        """
+        ranks = self._in_order()
+        steps = self._complete_steps(ranks)
+        measured, warmup_dropped, probes_dropped = _measured(steps)
+        counted = [step for number, step in steps.items() if number in measured]
+        job_rates = _known(map(job_samples_per_s, counted))
+        facts = [rank.facts for rank in ranks if rank.facts is not None]
+        parts = {part for one in facts for part in one.startup_s}
+        return RunRecord(
+            run_id=run_id,
+            name=name,
+            outcome=outcome,
+            message=self._message,
+            losses=self._losses(ranks),
+            skipped_steps=max(
+                (s.skipped_steps for step in steps.values() for s in step), default=None
+            ),
+            samples_per_s=median_of(job_rates),
+            samples_per_s_quartiles=_quartiles(job_rates),
+            tokens_per_s=median_of(_known(map(job_tokens_per_s, counted))),
+            flops_per_s=median_of(_known(map(job_flops_per_s, counted))),
+            mfu_ratio=median_of(_known(map(job_mfu_ratio, counted))),
+            first_step_s=_first_step_s(steps, started_unix_s),
+            startup_s={
+                part: max(one.startup_s.get(part, 0.0) for one in facts) for part in sorted(parts)
+            },
+            evals=tuple(self._evals[step] for step in sorted(self._evals)),
+            ranks=tuple(rank.row(measured) for rank in ranks),
+            circumstances=Circumstances(
+                devices=tuple(sorted({one.device for one in facts})),
+                n_ranks=self._n_ranks(),
+                versions=versions or {},
+                n_params=known_max(*(one.n_params for one in facts)),
+                n_measured_steps=len(measured),
+                warmup_dropped=warmup_dropped,
+                probe_steps_dropped=probes_dropped,
+                peak_flops_source=self._peak_source,
+            ),
+        )
+
+    def _rank(self, rank: int) -> RankTally:
+        return self._ranks.setdefault(rank, RankTally(rank=rank))
+
+    def _in_order(self) -> list[RankTally]:
+        return [self._ranks[rank] for rank in sorted(self._ranks)]
+
+    def _n_ranks(self) -> int:
+        return self._world_size if self._world_size is not None else len(self._ranks)
+
+    def _take_sample(self, sample: RankSample) -> None:
+        rank = self._rank(sample.rank)
+        before = len(rank.samples)
+        # The newest step stays until the next one comes, so that there is always a last one.
+        last = next(reversed(rank.samples), None)
+        if last is not None and not self._is_kept(last):
+            del rank.samples[last]
+        rank.take(sample)
+        self._n_kept += len(rank.samples) - before
+        if self._n_kept > self._max_samples:
+            self._thin_out()
+
+    def _is_kept(self, step: int) -> bool:
+        return step <= FIRST_STEPS or step % self._every == 0
+
+    def _thin_out(self) -> None:
+        self._every *= 2
+        for rank in self._ranks.values():
+            rank.samples = {s: kept for s, kept in rank.samples.items() if self._is_kept(s)}
+        self._n_kept = sum(len(rank.samples) for rank in self._ranks.values())
+
+    def _complete_steps(self, ranks: Sequence[RankTally]) -> dict[int, JobStep]:
+        """Optimizer step -> samples of all ranks, ascending; one that lacks a rank is left out."""
+        if len(ranks) < self._n_ranks() or not ranks:
+            return {}
+        common = set(ranks[0].samples).intersection(*(rank.samples for rank in ranks[1:]))
+        return {step: tuple(rank.samples[step] for rank in ranks) for step in sorted(common)}
+
+    def _losses(self, ranks: Sequence[RankTally]) -> tuple[float, ...]:
+        """The global loss of every step that all ranks reported."""
+        if len(ranks) < self._n_ranks() or not ranks:
+            return ()
+        told = zip(*(rank.has_loss for rank in ranks), strict=False)
+        losses = zip(*(rank.losses for rank in ranks), strict=False)
+        return tuple(fmean(step) for step, there in zip(losses, told, strict=True) if all(there))
 
 
 def summarize(
@@ -68,84 +196,27 @@ def summarize(
     run_id: str | None = None,
     versions: dict[str, str] | None = None,
 ) -> RunRecord:
-    """Sum up a run.
-
-    Args:
-        records: everything the ranks reported, each rank's in order.
-        name: the run's name.
-        outcome: how it ended.
-        started_unix_s: when the command was given, seconds since 1970; `None`: unknown.
-        run_id: the tracking store's id.
-        versions: library -> version.
-
-    Returns:
-        Medians over the steps after the first two that traced no allocations; a run too short to
-        leave any uses the first two as well. If every step was traced, times are unknown.
-    """
-    told = _Told()
+    """Sum up all of a run's records at once; see `RunTally.record`."""
+    tally = RunTally()
     for record in records:
-        told.take(record)
-    steps = _complete_steps(told)
-    measured = _measured(steps)
-    counted = [step for number, step in steps.items() if number in measured.steps]
-    job_rates = [rate for step in counted if (rate := job_samples_per_s(step)) is not None]
-    token_rates = [rate for step in counted if (rate := job_tokens_per_s(step)) is not None]
-    all_facts = told.facts.values()
-    parts = {part for facts in all_facts for part in facts.startup_s}
-    return RunRecord(
-        run_id=run_id,
+        tally.take(record)
+    return tally.record(
         name=name,
         outcome=outcome,
-        message=told.failures[0].message if told.failures else None,
-        losses=tuple(fmean(sample.loss for sample in step) for step in steps.values()),
-        skipped_steps=max(
-            (sample.skipped_steps for step in steps.values() for sample in step), default=None
-        ),
-        samples_per_s=_median(job_rates),
-        samples_per_s_quartiles=_quartiles(job_rates),
-        tokens_per_s=_median(token_rates),
-        first_step_s=_first_step_s(steps, started_unix_s),
-        startup_s={
-            part: max(facts.startup_s.get(part, 0.0) for facts in all_facts)
-            for part in sorted(parts)
-        },
-        evals=tuple(told.evals[step] for step in sorted(told.evals)),
-        ranks=tuple(
-            _rank_row(rank, told.facts.get(rank), told.samples.get(rank, {}), measured)
-            for rank in told.ranks
-        ),
-        circumstances=Circumstances(
-            devices=tuple(sorted({facts.device for facts in all_facts})),
-            n_ranks=told.n_ranks,
-            versions=versions or {},
-            n_params=known_max(*(facts.n_params for facts in all_facts)),
-            n_measured_steps=len(measured.steps),
-            warmup_dropped=measured.warmup_dropped,
-            probe_steps_dropped=measured.probe_steps_dropped,
-        ),
+        started_unix_s=started_unix_s,
+        run_id=run_id,
+        versions=versions,
     )
 
 
-def _complete_steps(told: _Told) -> dict[int, JobStep]:
-    """Optimizer step -> samples of all ranks, ascending; a step that lacks a rank is left out."""
-    by_rank = [told.samples.get(rank, {}) for rank in told.ranks]
-    if len(by_rank) < told.n_ranks or not by_rank:
-        return {}
-    common = sorted(set(by_rank[0]).intersection(*by_rank[1:]))
-    return {step: tuple(samples[step] for samples in by_rank) for step in common}
-
-
-def _measured(steps: dict[int, JobStep]) -> _Measured:
+def _measured(steps: dict[int, JobStep]) -> tuple[frozenset[int], int, int]:
+    """The steps whose times count; how many were left out as warm-up, and how many as probes."""
     probes = {number for number, step in steps.items() if any(sample.probe for sample in step)}
     numbers, warmup_dropped = list(steps)[WARMUP_STEPS:], WARMUP_STEPS
     if probes.issuperset(numbers):
         numbers, warmup_dropped = list(steps), 0
     kept = frozenset(numbers) - probes
-    return _Measured(
-        steps=kept,
-        warmup_dropped=warmup_dropped,
-        probe_steps_dropped=len(numbers) - len(kept),
-    )
+    return kept, warmup_dropped, len(numbers) - len(kept)
 
 
 def _first_step_s(steps: dict[int, JobStep], started_unix_s: float | None) -> float | None:
@@ -155,52 +226,8 @@ def _first_step_s(steps: dict[int, JobStep], started_unix_s: float | None) -> fl
     return max(sample.time_unix_s for sample in first) - started_unix_s
 
 
-def _rank_row(
-    rank: int, facts: RankFacts | None, samples: dict[int, RankSample], measured: _Measured
-) -> RankRow:
-    counted = [sample for step, sample in samples.items() if step in measured.steps]
-    seen = samples.values()
-    peaks = {
-        phase: known_max(*((sample.phase_peak_bytes or {}).get(phase) for sample in seen))
-        for phase in PHASES
-    }
-    if facts is not None:
-        peaks["init"] = known_max(peaks["init"], facts.init_peak_bytes)
-    return RankRow(
-        rank=rank,
-        node=facts.node if facts else None,
-        device=facts.device if facts else None,
-        phase_peak_bytes=peaks,
-        ledger=None,
-        rss_peak_bytes=known_max(*(sample.rss_bytes for sample in seen)),
-        host_bytes=known_max(*(sample.host_bytes for sample in seen)),
-        nvme_bytes=known_max(*(sample.nvme_bytes for sample in seen)),
-        samples_per_s=_median(
-            [sample.n_samples / sample.step_s for sample in counted if sample.step_s > 0]
-        ),
-        step_s=StepTimes(
-            median=_median([sample.step_s for sample in counted]),
-            p95=_p95([sample.step_s for sample in counted]),
-            data=_median([sample.data_s for sample in counted]),
-            forward=_median([sample.forward_s for sample in counted]),
-            backward=_median([sample.backward_s for sample in counted]),
-            communication=_median(
-                [s.communication_s for s in seen if s.communication_s is not None]
-            ),
-            optimizer=_median([sample.optimizer_s for sample in counted]),
-        ),
-    )
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return median(values) if values else None
-
-
-def _p95(values: Sequence[float]) -> float | None:
-    """The 95th percentile, interpolated linearly between the values around it."""
-    if len(values) < 2:
-        return values[0] if values else None
-    return quantiles(values, n=20, method="inclusive")[-1]
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _quartiles(values: Sequence[float]) -> tuple[float, float] | None:

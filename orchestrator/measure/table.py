@@ -1,12 +1,13 @@
-"""The per-rank table: aligned text for a terminal, CSV for a file. Touches nothing outside."""
+"""Tables of a run's ranks: aligned text for a terminal, CSV for a file. Touches nothing outside."""
 
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import median
 
-from orchestrator.measure.run_record import RankRow
+from orchestrator.measure.ledger import CATEGORIES, UNATTRIBUTED
+from orchestrator.measure.run_record import RankRow, StepTimes
 from orchestrator.measure.sample import PHASES
 from orchestrator.units import MIB
 
@@ -32,6 +33,10 @@ def _mib(n_bytes: int | None) -> float | None:
     return None if n_bytes is None else n_bytes / MIB
 
 
+def _line_of(category: str) -> Callable[[RankRow], float | None]:
+    return lambda row: _mib((row.ledger or {}).get(category))
+
+
 def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1e3
 
@@ -51,31 +56,68 @@ _COLUMNS = (
     _Column(title="backward", value=lambda row: _ms(row.step_s.backward)),
     _Column(title="optimizer", value=lambda row: _ms(row.step_s.optimizer)),
     _Column(title="comm.", value=lambda row: _ms(row.step_s.communication)),
+    _Column(title="logging", value=lambda row: _ms(row.step_s.logging)),
+    _Column(title="checkpoint", value=lambda row: _ms(row.step_s.checkpoint)),
+)
+_LEDGER_COLUMNS = (
+    _Column(title="peak MiB", value=lambda row: _mib(row.peak_bytes)),
+    *(_Column(title=name, value=_line_of(name)) for name in CATEGORIES),
+    _Column(title="cached", value=lambda row: _mib(row.cuda.cached_bytes if row.cuda else None)),
+    _Column(
+        title="context",
+        value=lambda row: _mib(row.gpu.beyond_allocator_bytes if row.gpu else None),
+    ),
+    _Column(title="on host", value=lambda row: _mib(row.host_bytes)),
+    _Column(title="on NVMe", value=lambda row: _mib(row.nvme_bytes)),
 )
 
 
 def rank_table(ranks: Sequence[RankRow]) -> str:
-    """Lay out what each rank took.
+    """Lay out what each rank took and where its steps went.
 
     Args:
         ranks: the rows of a `RunRecord`.
 
     Returns:
         Lines of text without a newline at the end: a line a rank up to 16 ranks, beyond them
-        minimum, median and maximum and the fullest and slowest rank. An unknown value is a dash, a
-        column without any value is left out. Times are ms and medians.
+        minimum, median and maximum; with more than one rank also the fullest and the slowest. An
+        unknown value is a dash, a column without any value is left out. Times are ms and medians.
     """
     if not ranks:
         return "no rank has reported anything"
-    columns = [c for c in _COLUMNS if any(c.value(row) is not None for row in ranks)]
-    if len(ranks) <= MAX_ROWS:
-        lines = [
-            ["rank", *(column.title for column in columns)],
-            *([str(row.rank), *(c.cell(c.value(row)) for c in columns)] for row in ranks),
-        ]
-        words = [False, *(_is_words(column, ranks) for column in columns)]
-        return _aligned(lines, words)
-    return "\n".join([_spread(columns, ranks), *_extremes(ranks)])
+    return "\n".join([_laid_out(_COLUMNS, ranks), *(_extremes(ranks) if len(ranks) > 1 else ())])
+
+
+def ledger_table(ranks: Sequence[RankRow]) -> str | None:
+    """Lay out what fills each rank's memory at its peak, by category, in MiB.
+
+    Args:
+        ranks: the rows of a `RunRecord`.
+
+    Returns:
+        Lines as `rank_table` has them, from left to right the peak, the categories that add up to
+        it, and what lies elsewhere; `None` where nothing was traced.
+    """
+    if not any(row.ledger for row in ranks):
+        return None
+    # A category that nobody uses says nothing; that nothing is unattributed does.
+    unused = {
+        name
+        for name in CATEGORIES
+        if name != UNATTRIBUTED and not any((row.ledger or {}).get(name) for row in ranks)
+    }
+    return _laid_out([c for c in _LEDGER_COLUMNS if c.title not in unused], ranks)
+
+
+def _laid_out(columns: Sequence[_Column], ranks: Sequence[RankRow]) -> str:
+    columns = [c for c in columns if any(c.value(row) is not None for row in ranks)]
+    if len(ranks) > MAX_ROWS:
+        return _spread(columns, ranks)
+    lines = [
+        ["rank", *(column.title for column in columns)],
+        *([str(row.rank), *(c.cell(c.value(row)) for c in columns)] for row in ranks),
+    ]
+    return _aligned(lines, [False, *(_is_words(column, ranks) for column in columns)])
 
 
 def rank_csv(ranks: Sequence[RankRow]) -> str:
@@ -83,20 +125,51 @@ def rank_csv(ranks: Sequence[RankRow]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     phases = [f"{phase}_peak_bytes" for phase in PHASES]
-    amounts = ["rss_peak_bytes", "host_bytes", "nvme_bytes", "samples_per_s"]
-    parts = ["median", "p95", "data", "forward", "backward", "communication", "optimizer"]
+    lines = [f"peak_{name}_bytes" for name in CATEGORIES]
+    rates = ["samples_per_s", "flops_per_s", "mfu_ratio"]
+    resident = ["rss_peak_bytes", "container_peak_bytes", "host_bytes", "nvme_bytes"]
+    shares = [f"{phase}_pss_bytes" for phase in PHASES]
+    parts = [field.name for field in fields(StepTimes)]
     times = [f"step_{part}_s" for part in parts]
     head = ["rank", "node", "device", "peak_bytes", "peak_phase"]
-    writer.writerow([*head, *phases, *amounts, *times])
+    writer.writerow([*head, *phases, *lines, *resident, *shares, *rates, *times])
     for row in ranks:
         writer.writerow(
             [
                 *(getattr(row, name) for name in head),
                 *(row.phase_peak_bytes.get(phase) for phase in PHASES),
-                *(getattr(row, name) for name in amounts),
+                *((row.ledger or {}).get(name) for name in CATEGORIES),
+                *(getattr(row, name) for name in resident),
+                *(row.phase_pss_bytes.get(phase) for phase in PHASES),
+                *(getattr(row, name) for name in rates),
                 *(getattr(row.step_s, part) for part in parts),
             ]
         )
+    return text.getvalue()
+
+
+def ledger_csv(ranks: Sequence[RankRow]) -> str:
+    """Write every ledger of every rank as CSV, in bytes.
+
+    Args:
+        ranks: the rows of a `RunRecord`.
+
+    Returns:
+        A line for each phase's peak and each phase's end, on the device, and one for the host;
+        `total_bytes` is the sum of the categories.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    names = [f"{name}_bytes" for name in CATEGORIES]
+    writer.writerow(["rank", "where", "phase", "moment", "total_bytes", *names])
+    for row in ranks:
+        moments = [("device", phase, "peak", row.peak_ledgers.get(phase)) for phase in PHASES]
+        moments += [("device", phase, "end", row.edge_ledgers.get(phase)) for phase in PHASES]
+        moments.append(("host", "", "peak", row.host_ledger))
+        for where, phase, moment, ledger in moments:
+            if ledger is not None:
+                values = [ledger[name] for name in CATEGORIES]
+                writer.writerow([row.rank, where, phase, moment, sum(values), *values])
     return text.getvalue()
 
 

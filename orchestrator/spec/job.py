@@ -14,6 +14,7 @@ from orchestrator.spec.sections import (
     CheckpointSection,
     CompareSection,
     FailuresSection,
+    MeasureSection,
     ResourcesSection,
     TrackingSection,
     TrainingSection,
@@ -40,6 +41,8 @@ class JobSpec(Section):
     """DeepSpeed settings passed on as they stand: a mapping, or the path of a JSON file."""
     resources: ResourcesSection = ResourcesSection()
     """What it runs on."""
+    measure: MeasureSection = MeasureSection()
+    """How closely it is measured."""
     checkpoint: CheckpointSection = CheckpointSection()
     """When state is saved."""
     failures: FailuresSection = FailuresSection()

@@ -109,6 +109,14 @@ class ResourcesSection(Section):
     """Device memory one rank may take, in GiB or as a size such as 16GiB; null: all of it."""
 
 
+class MeasureSection(Section):
+    """How closely the run is measured; see the README for what is measured anyway."""
+
+    exact_rss: bool = False
+    """Freed memory goes back to the system at once, so that resident memory follows what tensors
+    hold; steps take longer, so take no throughput from such a run."""
+
+
 class CheckpointSection(Section):
     """When training state is saved."""
 

@@ -1,7 +1,7 @@
 """Delivery: brings an outbox to a tracking store, as far as there is something to bring.
 
 Goes on where the last delivery stopped, in this process or another. Memory is bounded by one read
-of the spool.
+of the spool, the samples that wait for a rank, and a point of every line.
 """
 
 import logging

@@ -20,6 +20,7 @@ from orchestrator.track.base import (
 from orchestrator.track.environment import silence
 from orchestrator.track.names import MAX_PARAM_VALUE, MAX_TAG_VALUE, entity_name, short
 from orchestrator.track.store import Store, create_store
+from orchestrator.track.views import experiment_views, run_views
 
 MAX_METRICS = 1000
 MAX_PARAMS = 100
@@ -102,8 +103,12 @@ class MlflowTracker:
             self._client.log_artifact(run.run_id, str(path), folder)
 
     def finish(self, run: TrackedRun, *, status: RunStatus, end_time_ms: int) -> None:
-        """Close the run."""
+        """Close the run, and lay out the charts that its links open."""
         with _translated():
+            keys = self._client.get_run(run.run_id).data.metrics
+            views = run_views(keys, run_id=run.run_id)
+            for view in [*views, *experiment_views(keys, now_ms=end_time_ms)]:
+                self._client.set_experiment_tag(run.experiment_id, view.tag_key, view.tag_value)
             self._client.set_terminated(run.run_id, status=status, end_time=end_time_ms)
 
     def _experiment(self, name: str) -> str:

@@ -73,11 +73,15 @@ class Outbox:
         return RunStart(**_get(self.folder / "start.json"))
 
     def add_text(self, name: str, text: str) -> None:
-        """Keep a text as an artifact; an earlier one of the name is replaced.
+        """Keep a text as an artifact; see `add_bytes`."""
+        self.add_bytes(name, text.encode())
+
+    def add_bytes(self, name: str, content: bytes) -> None:
+        """Keep an artifact; an earlier one of the name is replaced.
 
         Args:
             name: relative path with slashes, such as `logs/rank_03.txt`.
-            text: the content.
+            content: of the file.
 
         Raises:
             ValueError: the name leads out of the folder.
@@ -88,7 +92,7 @@ class Outbox:
             raise ValueError(f"artifact {name!r} is no relative path")
         target = self.artifacts / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        _put_text(target, text)
+        _put_bytes(target, content)
 
     def files(self) -> dict[str, str]:
         """Artifact -> version; a version changes when the file does."""
@@ -144,11 +148,11 @@ def _get(path: Path) -> dict[str, Any]:
 
 
 def _put(path: Path, values: dict[str, Any]) -> None:
-    _put_text(path, json.dumps(values, indent=1))
+    _put_bytes(path, json.dumps(values, indent=1).encode())
 
 
-def _put_text(path: Path, text: str) -> None:
+def _put_bytes(path: Path, content: bytes) -> None:
     # A reader in another thread or process sees the old file or the new one, never half of it.
     partial = path.with_name(path.name + _PARTIAL)
-    partial.write_text(text, encoding="utf-8")
+    partial.write_bytes(content)
     os.replace(partial, path)

@@ -1,78 +1,76 @@
-"""Exact tensor bytes on a CPU: every allocation of a window, by storage.
+"""Exact tensor bytes: every allocation of a window, by storage, with what it is for.
 
-A CPU has no allocator that counts, so a dispatch mode sees the results of each operation and a
-finaliser sees each storage go. It costs some percent of a step and is on only while the engine is
-built and on marked probe steps. It does not see what C++ allocates for itself: gloo's copies,
-oneDNN's scratch memory, the inside of DeepSpeed's CPU Adam.
+A dispatch mode sees the results of each operation and a finaliser sees each storage go. It costs
+some percent of a step and is on only while the engine is built and on a marked probe step. What an
+operation takes for itself while it runs is for `operation_memory`; what C++ takes past torch's
+allocator (the inside of DeepSpeed's CPU Adam, gloo's own buffers) nobody sees.
+
+A storage has one category for all its life, whenever that becomes known: by its role in the engine
+(`mark`, surest), as an operand of a collective, or by the moment it was made.
 """
 
-import gc
+import time
 import weakref
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-StorageKey = int
+from orchestrator.worker.operation_memory import operation
+from orchestrator.worker.replay import (
+    BY_COLLECTIVE,
+    BY_ROLE,
+    Block,
+    Change,
+    History,
+    Operation,
+    TraceResult,
+    replay,
+)
+from orchestrator.worker.storages import StorageKey, storage_key
 
-
-def storage_key(tensor: torch.Tensor) -> StorageKey:
-    """Identify the memory behind a tensor; views of one storage share it."""
-    return int(tensor.untyped_storage()._cdata)
-
-
-def live_storages() -> dict[StorageKey, torch.Tensor]:
-    """One tensor of every storage that Python can reach now, gradients included."""
-    found: dict[StorageKey, torch.Tensor] = {}
-    objects = gc.get_objects()
-    # A million objects have a few thousand types.
-    tensors = {kind for kind in set(map(type, objects)) if issubclass(kind, torch.Tensor)}
-    for candidate in objects:
-        if type(candidate) not in tensors:
-            continue
-        grad = candidate.grad if candidate.is_leaf else None
-        for tensor in (candidate, grad):
-            if tensor is not None and tensor.layout == torch.strided:
-                found.setdefault(storage_key(tensor), tensor)
-    return found
-
-
-def live_keys() -> set[StorageKey]:
-    """The storages that are there now; one that goes leaves the set, since its key comes again."""
-    keys: set[StorageKey] = set()
-    for key, tensor in live_storages().items():
-        keys.add(key)
-        weakref.finalize(tensor.untyped_storage(), keys.discard, key).atexit = False
-    return keys
+LET_GO_S = 0.001
+"""How long the first operation after a collective waits: gloo's thread lets go of the operands a
+moment after the collective is done, and what a step held should not depend on that moment."""
 
 
 class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
-    """Running sum of tensor bytes inside a `with` block, with a peak for each phase.
+    """Every storage that comes and goes inside a `with` block.
 
     Args:
         ignored: storages that are there before and do not belong to the device, such as the data
             (`live_keys`); not copied.
         resting: tensors that are there before and do belong to it (`live_storages`).
+        device_type: `cpu` or `cuda`; what lies on the other counts when it has a role on the host.
     """
 
     def __init__(
-        self, *, ignored: Set[StorageKey] = frozenset(), resting: Iterable[torch.Tensor] = ()
+        self,
+        *,
+        ignored: Set[StorageKey] = frozenset(),
+        resting: Iterable[torch.Tensor] = (),
+        device_type: str = "cpu",
     ) -> None:
         super().__init__()
+        self._device_type = device_type
         self._ignored = ignored
         self._phase: str | None = None
-        # An address is used again once its storage is gone; the serial number never is.
+        self._host_depth = 0
+        # An address is used again once its storage is gone; the index of its block never is.
         self._live: dict[StorageKey, tuple[int, int]] = {}
-        self._n_seen = 0
-        self._events: list[tuple[str | None, int, int]] = []
+        self._history = History()
+        self._lets_go = False
         self._active = False
+        self._began_s = time.perf_counter()
         for tensor in resting:
-            self._see(tensor)
+            self._see(tensor, resting=True)
 
     def __enter__(self) -> "AllocationTrace":
         self._active = True
+        self._began_s = time.perf_counter()
         super().__enter__()
         return self
 
@@ -84,59 +82,130 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
         self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Run an operation and look at what it returned."""
-        result = func(*args, **(kwargs or {}))
+        if self._lets_go and func.namespace != "c10d":
+            self._lets_go = False
+            time.sleep(LET_GO_S)
+        first_change = len(self._history.changes)
+        with operation():
+            result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
                 self._see(leaf)
+        collective = func.namespace == "c10d"
+        if collective:
+            self._lets_go = self._device_type == "cpu"
+            self._see_operands(args, gathers="gather" in func.__name__)
+        self._history.operations.append(
+            Operation(
+                first_change=first_change,
+                end_change=len(self._history.changes),
+                scratch_category="buffers" if collective else "temporaries",
+                on_host=self._host_depth > 0,
+            )
+        )
         return result
 
     def enter_phase(self, phase: str) -> None:
         """From here on, bytes count for this phase."""
         self._phase = phase
-        self._events.append((phase, 0, 0))
+        self._change(None, 0)
 
-    def peaks(self, *, host: Iterable[torch.Tensor] = ()) -> tuple[dict[str, int], int]:
-        """Peak bytes of each phase without what rests on the host, and the host's own peak.
+    def mark(
+        self,
+        tensor: torch.Tensor,
+        category: str,
+        *,
+        on_host: bool = False,
+        certainty: int = BY_ROLE,
+    ) -> None:
+        """Say what a tensor's storage is for; the surest word stands, of equals the last.
 
         Args:
-            host: tensors that the strategy keeps in host memory; on a CPU run they lie in the same
-                memory and are told apart by their role.
+            tensor: one that is there now; of one that was never seen nothing is noted.
+            category: one of the ledger's.
+            on_host: the strategy keeps it in host memory. On a CPU run that is the same memory, and
+                told apart by role.
+            certainty: how this is known.
         """
-        keys = {storage_key(tensor) for tensor in host}
-        on_host = {self._live[key][0] for key in keys if key in self._live}
-        device_bytes = host_bytes = host_peak = 0
-        peaks: dict[str, int] = {}
-        for phase, serial, change in self._events:
-            if serial in on_host:
-                host_bytes += change
-                host_peak = max(host_peak, host_bytes)
-            else:
-                device_bytes += change
-            if phase is not None:
-                peaks[phase] = max(peaks.get(phase, 0), device_bytes)
-        return peaks, host_peak
+        index, _ = self._live.get(storage_key(tensor), (-1, 0))
+        if index < 0:
+            return
+        block = self._history.blocks[index]
+        if certainty >= block.certainty:
+            block.category, block.certainty = category, certainty
+            if on_host:
+                block.place = "host"
+            elif block.place == "host":
+                block.place = "device"
 
-    def _see(self, tensor: torch.Tensor) -> None:
+    @contextmanager
+    def made_on_host(self) -> Iterator[None]:
+        """Count what is made inside as the host's: the update of an offloaded optimizer."""
+        self._host_depth += 1
+        try:
+            yield
+        finally:
+            self._host_depth -= 1
+
+    def result(self, *, operation_peaks: Sequence[int] = (), n_moments: int = 0) -> TraceResult:
+        """Sum up the window so far; see `replay`."""
+        return replay(self._history, operation_peaks=operation_peaks, n_moments=n_moments)
+
+    def _made_now(self) -> str:
+        """What a storage that is made at this moment is for, as long as nothing else is known."""
+        if self._phase == "forward":
+            return "activations"
+        # Autograd runs without gradients, and a block that is computed again with them.
+        recomputed = self._phase == "backward" and torch.is_grad_enabled()
+        return "activations" if recomputed else "temporaries"
+
+    def _see_operands(self, operands: Any, *, gathers: bool) -> None:
+        for leaf in tree_leaves(operands):
+            if isinstance(leaf, torch.Tensor):
+                self._see(leaf)
+                category = "gathered" if gathers else "buffers"
+                self.mark(leaf, category, certainty=BY_COLLECTIVE)
+
+    def _see(self, tensor: torch.Tensor, *, resting: bool = False) -> None:
         if tensor.layout != torch.strided or tensor.device.type == "meta":
             return
         storage = tensor.untyped_storage()
         key, size = int(storage._cdata), storage.nbytes()
         if key in self._ignored:
             return
-        serial, known = self._live.get(key, (0, 0))
-        if serial and known == size:
+        index, known = self._live.get(key, (-1, 0))
+        if index >= 0 and known == size:
             return
-        if not serial:
-            self._n_seen += 1
-            serial = self._n_seen
-            weakref.finalize(storage, self._forget, key, serial).atexit = False
-        self._live[key] = (serial, size)
-        self._events.append((self._phase, serial, size - known))
+        if index < 0:
+            index = len(self._history.blocks)
+            self._history.blocks.append(
+                Block(
+                    category=self._made_now(),
+                    place=self._place_of(tensor),
+                    resting=resting,
+                    made_in=self._phase,
+                )
+            )
+            weakref.finalize(storage, self._forget, key, index).atexit = False
+        self._live[key] = (index, size)
+        self._change(index, size - known)
 
-    def _forget(self, key: StorageKey, serial: int) -> None:
+    def _place_of(self, tensor: torch.Tensor) -> str:
+        if tensor.device.type != self._device_type:
+            return "elsewhere"
+        return "host" if self._host_depth else "device"
+
+    def _forget(self, key: StorageKey, index: int) -> None:
         known = self._live.get(key)
-        if known is None or known[0] != serial:
+        if known is None or known[0] != index:
             return
         del self._live[key]
         if self._active:
-            self._events.append((self._phase, serial, -known[1]))
+            self._history.blocks[index].live = False
+            self._change(index, -known[1])
+
+    def _change(self, block: int | None, n_bytes: int) -> None:
+        at_s = time.perf_counter() - self._began_s
+        self._history.changes.append(
+            Change(at_s=at_s, phase=self._phase, block=block, n_bytes=n_bytes)
+        )

@@ -4,9 +4,8 @@ import importlib
 import math
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import deepspeed
 import torch
@@ -15,22 +14,9 @@ from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.worker.compiled_ops import load_built
 from orchestrator.worker.engine import Batch, GradientNotFiniteError
 from orchestrator.worker.objective import read_output
+from orchestrator.worker.roles import Role, inner_optimizer, zero_roles
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-# What ZeRO keeps on the host under offload, by attribute of its optimizer.
-# Source: deepspeed 0.19.8, runtime/zero/stage_1_and_2.py, runtime/zero/stage3.py and
-# runtime/swap_tensor/partitioned_param_swapper.py.
-_HOST_OPTIMIZER_STATE = (
-    "single_partition_of_fp32_groups",
-    "temp_grad_buffer_for_cpu_offload",
-    "param_buffer_of_bit16_for_cpu_offload_groups",
-    "accumulated_grads_in_cpu",
-    "fp32_partitioned_groups_flat",
-    "grad_partitions_flat_buffer",
-)
-_SWAP_BUFFERS = ("buffers", "partitioned_swap_buffer")
-_HOST_PARAMETERS = ("param_groups_fp16_flat_cpu_memory", "fp16_partitioned_groups_flat")
 
 
 class DeepSpeedEngine:
@@ -54,6 +40,9 @@ class DeepSpeedEngine:
             config=plan.deepspeed,
             dist_init_required=False,
         )
+        self.module = self._engine.module
+        self.torch_optimizer = inner_optimizer(self._engine.optimizer)
+        self.updates_on_host = plan.spec.zero.offload_optimizer != "none"
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Compute the mean loss of one micro-batch."""
@@ -97,28 +86,9 @@ class DeepSpeedEngine:
         """Updates DeepSpeed left out so far."""
         return int(self._engine.skipped_steps)
 
-    def offloaded(self) -> Iterable[torch.Tensor]:
-        """Master weights, optimizer state, gradients and parameters that rest on the host.
-
-        So do the buffers through which they pass to and from NVMe.
-        """
-        zero, optimizer = self._plan.spec.zero, self._engine.optimizer
-        if zero.offload_optimizer != "none":
-            for name in _HOST_OPTIMIZER_STATE:
-                yield from _tensors(getattr(optimizer, name, None))
-            inner = getattr(optimizer, "optimizer", None)
-            yield from _tensors(dict(getattr(inner, "state", {})))
-            swapper = getattr(optimizer, "optimizer_swapper", None)
-            buffers = getattr(swapper, "swap_buffer_manager", None)
-            yield from _tensors(getattr(buffers, "all_buffers", None))
-        if zero.offload_params != "none":
-            for name in _HOST_PARAMETERS:
-                yield from _tensors(getattr(optimizer, name, None))
-            for parameter in self._engine.module.parameters():
-                yield from _tensors(getattr(parameter, "ds_tensor", None))
-                swapper = getattr(parameter, "nvme_swapper", None)
-                for name in _SWAP_BUFFERS:
-                    yield from _tensors(getattr(swapper, name, None))
+    def roles(self) -> Iterable[Role]:
+        """What ZeRO keeps, on the device or the host."""
+        return zero_roles(self._engine.optimizer, self.module, self._plan.spec.zero)
 
     def swapped_bytes(self) -> int | None:
         """Size of this rank's swap files.
@@ -217,17 +187,3 @@ def _leave_out_muon_kernels() -> None:
             del os.environ["TORCHDYNAMO_DISABLE"]
         else:
             os.environ["TORCHDYNAMO_DISABLE"] = before
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    """Every tensor inside nested lists and dicts, with its gradient."""
-    if isinstance(value, torch.Tensor):
-        yield value
-        if value.is_leaf and value.grad is not None:
-            yield value.grad
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)

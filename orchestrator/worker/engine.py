@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.worker.roles import Role
 
 Batch = dict[str, torch.Tensor]
 
@@ -24,6 +25,12 @@ class Engine(Protocol):
     """What the loop asks of an engine. One optimizer step is `accumulation` micro-batches."""
 
     device: torch.device
+    module: torch.nn.Module
+    """The user's model."""
+    torch_optimizer: torch.optim.Optimizer | None
+    """What updates; its hooks tell when."""
+    updates_on_host: bool
+    """The update runs in host memory: optimizer state is offloaded."""
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Compute the mean loss of one micro-batch (a scalar with a graph)."""
@@ -49,8 +56,8 @@ class Engine(Protocol):
         """Updates left out so far because a gradient was not finite."""
         ...
 
-    def offloaded(self) -> Iterable[torch.Tensor]:
-        """Tensors that the strategy keeps in host memory instead of on the device."""
+    def roles(self) -> Iterable[Role]:
+        """What the engine's tensors are for that are there at this moment."""
         ...
 
     def swapped_bytes(self) -> int | None:

@@ -6,7 +6,7 @@ micro-batch, the accumulation or the stage, so that losses can be compared.
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch.distributed as dist
@@ -14,11 +14,13 @@ import torch.distributed as dist
 from orchestrator.data.order import micro_batches, step_indices
 from orchestrator.data.samples import Samples
 from orchestrator.errors import OrchestratorError
-from orchestrator.measure.sample import EvalResult, RankSample
+from orchestrator.measure.ledger import CATEGORIES
+from orchestrator.measure.sample import EvalResult, MemoryTimeline, RankSample, RankSpeed
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.plan.schedule import learning_rate
 from orchestrator.worker.engine import Batch, Engine, GradientNotFiniteError
 from orchestrator.worker.meter import Meter
+from orchestrator.worker.replay import Moment
 
 
 class DivergedError(OrchestratorError):
@@ -34,8 +36,17 @@ def train(
     total_steps: int,
     meter: Meter,
     evaluate: Callable[[int], EvalResult],
-) -> Iterator[RankSample | EvalResult]:
+) -> Iterator[RankSample | MemoryTimeline | RankSpeed | EvalResult]:
     """Train for `total_steps` optimizer steps, giving each step's cost as it ends.
+
+    Args:
+        plan: what to run.
+        engine: what updates the weights.
+        samples: what is trained on.
+        rank: this rank.
+        total_steps: optimizer steps.
+        meter: measures each step.
+        evaluate: evaluates after a step. Collective.
 
     Raises:
         DivergedError: this rank's loss or the gradient is not finite; names step and rank.
@@ -68,8 +79,8 @@ def train(
                 raise _diverged(mean_loss, step=step) from None
             if not math.isfinite(mean_loss):
                 raise DivergedError(f"the loss is {mean_loss} in step {step} on rank {rank}")
-            cost = meter.end()
-        communication_s = meter.leave()
+            meter.end()
+        cost = meter.leave()
         yield RankSample(
             rank=rank,
             step=step,
@@ -84,15 +95,27 @@ def train(
             forward_s=cost.part_s["forward"],
             backward_s=cost.part_s["backward"],
             optimizer_s=cost.part_s["optimizer"],
-            communication_s=communication_s,
+            communication_s=cost.communication_s,
+            logging_s=cost.part_s["logging"],
+            checkpoint_s=None,
             skipped_steps=engine.skipped_steps(),
-            rss_bytes=cost.rss_bytes,
+            rss_peak_bytes=cost.rss_peak_bytes,
             probe=cost.probe,
             phase_peak_bytes=cost.phase_peak_bytes,
-            reserved_bytes=cost.reserved_bytes,
+            probed=cost.probed,
+            resident=cost.resident,
             host_bytes=cost.host_bytes,
             nvme_bytes=engine.swapped_bytes() if cost.probe else None,
+            container_peak_bytes=cost.container_peak_bytes,
+            cuda=cost.cuda,
+            gpu=cost.gpu,
+            model_flops=meter.speed.model_flops if meter.speed else None,
+            peak_flops_per_s=meter.speed.peak_flops_per_s if meter.speed else None,
         )
+        if cost.timeline:
+            yield _timeline(cost.timeline, rank=rank, step=step)
+        if meter.speed is None and meter.probes_are_over:
+            yield meter.find_speed(samples.batch(cut[0]))
         if step == total_steps or (
             training.eval_every_steps and step % training.eval_every_steps == 0
         ):
@@ -125,6 +148,17 @@ def _cut(plan: LaunchPlan, samples: Samples, *, step: int, rank: int) -> list[np
         rank=rank,
         world_size=plan.batch.workers,
         micro_batch_size=plan.batch.micro_batch_size,
+    )
+
+
+def _timeline(moments: Sequence[Moment], *, rank: int, step: int) -> MemoryTimeline:
+    return MemoryTimeline(
+        rank=rank,
+        step=step,
+        time_unix_s=time.time(),
+        at_s=[moment.at_s for moment in moments],
+        phase=[moment.phase for moment in moments],
+        ledger={name: [moment.ledger[name] for moment in moments] for name in CATEGORIES},
     )
 
 

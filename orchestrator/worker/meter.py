@@ -1,24 +1,35 @@
 """What one optimizer step costs a rank: time by part, peak bytes by phase, resident memory.
 
-On ordinary steps only clocks and counters are read. Two early steps are probes: one traces every
-allocation (on a CPU), one times the collectives; they are marked and left out of throughput.
+On ordinary steps only clocks and counters are read. Three early steps are probes: one traces every
+allocation, one times the collectives, one takes the peaks of resident memory. They are marked and
+left out of throughput; none of them disturbs another.
 """
 
-import resource
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-from orchestrator.worker.allocations import AllocationTrace, StorageKey, live_storages
+from orchestrator.measure.sample import (
+    CudaMemory,
+    GpuState,
+    ProbedMemory,
+    RankSpeed,
+    ResidentMemory,
+)
+from orchestrator.worker.engine import Batch, Engine
+from orchestrator.worker.gpu import Gpu
+from orchestrator.worker.memory_probe import MemoryProbe
+from orchestrator.worker.process_memory import container_peak_bytes, resident_peak_bytes
+from orchestrator.worker.replay import Moment
+from orchestrator.worker.resident_probe import ResidentProbe
+from orchestrator.worker.storages import StorageKey
 
-_PAGE_BYTES = resource.getpagesize()
 _MEMORY_PHASE = {
     "data": "forward",
     "forward": "forward",
@@ -29,61 +40,102 @@ _MEMORY_PHASE = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepCost:
-    """Seconds and bytes of one optimizer step on one rank."""
+    """Seconds and bytes of one optimizer step on one rank; see `RankSample`."""
 
     step_s: float
     part_s: dict[str, float]
+    """Data, forward, backward, optimizer and logging."""
+    communication_s: float | None
+    """Inside collectives, where they were timed."""
     probe: bool
     phase_peak_bytes: dict[str, int] | None
-    reserved_bytes: int | None
+    probed: ProbedMemory | None
+    resident: ResidentMemory | None
+    timeline: tuple[Moment, ...]
     host_bytes: int | None
-    rss_bytes: int
+    rss_peak_bytes: int | None
+    container_peak_bytes: int | None
+    cuda: CudaMemory | None
+    gpu: GpuState | None
 
 
-def probe_steps(total_steps: int) -> tuple[int, int]:
-    """Which steps trace memory and which time the collectives.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeSteps:
+    """Which steps are probes, and of what; in a short run one may be several."""
+
+    memory: int
+    collectives: int
+    resident: int
+
+    def __contains__(self, step: int) -> bool:
+        return step in (self.memory, self.collectives, self.resident)
+
+
+def probe_steps(total_steps: int) -> ProbeSteps:
+    """Choose the probes.
 
     Optimizer state comes into being in step 1 and ZeRO-3 learns its order of parameters there, so
     the first step that looks like all others is the second.
     """
-    memory = min(2, total_steps)
-    return memory, min(memory + 1, total_steps)
+    memory, collectives, resident = (min(step, total_steps) for step in (2, 3, 4))
+    return ProbeSteps(memory=memory, collectives=collectives, resident=resident)
 
 
 class Meter:
-    """Measures step after step; `begin`, then `enter` each part, then `end`."""
+    """Measures step after step: `begin`, `enter` each part, `end` inside, and `leave` outside."""
 
     def __init__(
         self,
-        device: torch.device,
+        engine: Engine,
         *,
         total_steps: int,
         ignored: Set[StorageKey],
-        offloaded: Callable[[], Iterable[torch.Tensor]],
+        find_speed: Callable[[Batch], RankSpeed],
+        gpu: Gpu | None = None,
     ) -> None:
-        self._cuda = device.type == "cuda"
-        self._memory_step, self._timing_step = probe_steps(total_steps)
+        """Measure an engine.
+
+        Args:
+            engine: whose steps.
+            total_steps: how many there will be.
+            ignored: storages that do not belong to the device, such as the data's.
+            find_speed: says what a micro-batch computes and the device could do.
+            gpu: the rank's GPU as its driver sees it.
+        """
+        self.speed: RankSpeed | None = None
+        """What the rank computes in a step; `None` until the probes are over."""
+        self._find_speed = find_speed
+        self._engine = engine
+        self._cuda = engine.device.type == "cuda"
+        self._total_steps = total_steps
+        self._probes = probe_steps(total_steps)
         self._ignored = ignored
-        self._offloaded = offloaded
-        self._trace: AllocationTrace | None = None
+        self._gpu = gpu
+        self._step = 0
+        self._memory: MemoryProbe | None = None
+        self._resident: ResidentProbe | None = None
         self._profiler: Any = None
         self._marks: list[tuple[str, float | torch.cuda.Event]] = []
         self._phase_peaks: dict[str, int] = defaultdict(int)
+        self._reserved_peak_bytes = 0
         self._end_s = time.perf_counter()
-        self._probe = False
+        self._step_s = self._logging_s = 0.0
 
     def begin(self, step: int) -> AbstractContextManager[object]:
         """Start a step; what it returns must be held while the step runs."""
+        self._logging_s = time.perf_counter() - self._end_s
+        self._step = step
         self._marks = []
         self._phase_peaks = defaultdict(int)
-        self._trace = self._profiler = None
-        self._probe = step in (self._memory_step, self._timing_step)
-        if step == self._memory_step and not self._cuda:
-            resting = live_storages().values()
-            self._trace = AllocationTrace(ignored=self._ignored, resting=resting)
-            return self._trace
-        if step == self._timing_step:
+        self._reserved_peak_bytes = 0
+        self._memory = self._resident = self._profiler = None
+        if step == self._probes.memory:
+            self._memory = MemoryProbe(self._engine, ignored=self._ignored)
+            return self._memory.traced()
+        if step == self._probes.collectives:
             return self._profiled()
+        if step == self._probes.resident:
+            self._resident = ResidentProbe()
         return nullcontext()
 
     @contextmanager
@@ -97,47 +149,79 @@ class Meter:
     def enter(self, part: str) -> None:
         """A new part of the step begins: data, forward, backward or optimizer."""
         self._mark(part)
-        if self._trace is not None:
-            self._trace.enter_phase(_MEMORY_PHASE[part])
+        for probe in (self._memory, self._resident):
+            if probe is not None:
+                probe.enter(_MEMORY_PHASE[part])
 
-    def end(self) -> StepCost:
+    def end(self) -> None:
         """The step is over; to be called inside the held context."""
         self._mark("")
         if self._cuda:
             torch.cuda.synchronize()
-        before_s, self._end_s = self._end_s, time.perf_counter()
-        peaks, host_bytes = self._peaks()
-        return StepCost(
-            step_s=self._end_s - before_s,
-            part_s=self._parts(),
-            probe=self._probe,
-            phase_peak_bytes=peaks,
-            reserved_bytes=torch.cuda.max_memory_reserved() if self._cuda else None,
-            host_bytes=host_bytes,
-            rss_bytes=resident_bytes(),
+        now_s = time.perf_counter()
+        self._step_s, self._end_s = now_s - self._end_s, now_s
+        if self._memory is not None:
+            self._memory.end()
+
+    def leave(self) -> StepCost:
+        """Sum up the step, once its context is left; what a probe costs here is no step's time."""
+        is_probe = self._step in self._probes
+        traced = None if self._memory is None else self._memory.result()
+        peaks = dict(self._phase_peaks) if self._cuda else None
+        cost = StepCost(
+            step_s=self._step_s,
+            part_s={**self._parts(), "logging": self._logging_s},
+            communication_s=self._communication_s(),
+            probe=is_probe,
+            phase_peak_bytes=peaks if traced is None else traced.phase_peak_bytes,
+            probed=None if traced is None else traced.memory,
+            resident=None if self._resident is None else self._resident.result(),
+            timeline=() if traced is None else traced.timeline,
+            host_bytes=None if traced is None else sum(traced.memory.host_ledger.values()),
+            rss_peak_bytes=resident_peak_bytes(),
+            container_peak_bytes=(
+                container_peak_bytes() if is_probe or self._step == self._total_steps else None
+            ),
+            cuda=cuda_memory(self._reserved_peak_bytes) if self._cuda else None,
+            gpu=self._gpu_state(),
+        )
+        if is_probe:
+            self.resume()
+        return cost
+
+    def _communication_s(self) -> float | None:
+        if self._profiler is None:
+            return None
+        events = self._profiler.events() or []
+        spent = [e for e in events if e.name.startswith(("gloo:", "nccl:"))]
+        timed = (e.time_range.elapsed_us() for e in spent if not e.name.endswith(":barrier"))
+        return float(sum(timed)) / 1e6
+
+    @property
+    def probes_are_over(self) -> bool:
+        """Whether this step was the last probe, or comes after it."""
+        return self._step >= max(
+            self._probes.memory, self._probes.collectives, self._probes.resident
         )
 
-    def leave(self) -> float | None:
-        """The step's context is left; what leaving a probe cost is counted for no step.
+    def find_speed(self, batch: Batch) -> RankSpeed:
+        """Find out what a step computes; it takes a second, which is counted for no step.
 
-        Returns:
-            Seconds that this step spent in collectives, if it was profiled.
+        Args:
+            batch: one micro-batch, on the CPU.
         """
-        communication_s = None
-        if self._profiler is not None:
-            events = self._profiler.events() or []
-            spent = [e for e in events if e.name.startswith(("gloo:", "nccl:"))]
-            communication_us = sum(
-                e.time_range.elapsed_us() for e in spent if not e.name.endswith(":barrier")
-            )
-            communication_s = communication_us / 1e6
-        if self._probe:
-            self.resume()
-        return communication_s
+        self.speed = self._find_speed(batch)
+        self.resume()
+        return self.speed
 
     def resume(self) -> None:
         """Count the next step from here: what lay between belongs to no step."""
         self._end_s = time.perf_counter()
+
+    def _gpu_state(self) -> GpuState | None:
+        if self._gpu is None:
+            return None
+        return self._gpu.state(now_s=self._end_s, reserved_bytes=torch.cuda.memory_reserved())
 
     def _mark(self, part: str) -> None:
         if not self._cuda:
@@ -145,7 +229,9 @@ class Meter:
             return
         event = torch.cuda.Event(enable_timing=True)
         event.record()
-        if self._marks:
+        # Every reset of the peaks, here and in the probe, comes after a mark.
+        self._reserved_peak_bytes = max(self._reserved_peak_bytes, torch.cuda.max_memory_reserved())
+        if self._marks and self._memory is None:
             phase = _MEMORY_PHASE[self._marks[-1][0]]
             peak = torch.cuda.max_memory_allocated()
             self._phase_peaks[phase] = max(self._phase_peaks[phase], peak)
@@ -161,16 +247,20 @@ class Meter:
                 seconds[part] += start.elapsed_time(stop) / 1e3
         return dict(seconds)
 
-    def _peaks(self) -> tuple[dict[str, int] | None, int | None]:
-        if self._trace is not None:
-            return self._trace.peaks(host=self._offloaded())
-        if not self._cuda:
-            return None, None
-        host = {t.untyped_storage()._cdata: t for t in self._offloaded() if t.device.type == "cpu"}
-        held = sum(t.untyped_storage().nbytes() for t in host.values())
-        return dict(self._phase_peaks), held if self._probe else None
 
+def cuda_memory(reserved_peak_bytes: int) -> CudaMemory:
+    """What CUDA's allocator holds beyond tensors, as the step ends.
 
-def resident_bytes() -> int:
-    """Resident memory of this process now (`/proc/self/statm`)."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * _PAGE_BYTES
+    Args:
+        reserved_peak_bytes: the most it held in the step.
+
+    Source:
+        torch 2.13.0, torch/cuda/memory.py, `memory_stats`.
+    """
+    stats = torch.cuda.memory_stats()
+    return CudaMemory(
+        reserved_bytes=reserved_peak_bytes,
+        cached_bytes=stats["reserved_bytes.all.current"] - stats["allocated_bytes.all.current"],
+        fragmented_bytes=stats["inactive_split_bytes.all.current"],
+        n_retries=stats["num_alloc_retries"],
+    )

@@ -20,14 +20,27 @@ from orchestrator.measure.sample import RankFacts, RankSample, Record
 from orchestrator.models.build import build_model
 from orchestrator.models.checkpointing import enable_activation_checkpointing
 from orchestrator.plan.launch_plan import LaunchPlan
-from orchestrator.worker.allocations import AllocationTrace, StorageKey, live_keys
+from orchestrator.worker.allocations import AllocationTrace
+from orchestrator.worker.attribution import tell_roles
 from orchestrator.worker.engine import Engine
 from orchestrator.worker.engines import build_engine
 from orchestrator.worker.evaluation import evaluate
+from orchestrator.worker.gpu import Gpu, open_gpu
 from orchestrator.worker.loop import train
+from orchestrator.worker.memory_probe import completed_on_cuda
 from orchestrator.worker.meter import Meter
+from orchestrator.worker.node import NodeMonitor
+from orchestrator.worker.process_memory import (
+    make_resident_exact,
+    proportional_bytes,
+    resident_peak_bytes,
+)
+from orchestrator.worker.replay import TraceResult
+from orchestrator.worker.roles import module_roles
+from orchestrator.worker.speed import find_speed
+from orchestrator.worker.storages import StorageKey, live_keys
 
-PACE_STEP = 4
+PACE_STEP = 5
 """The first step that is neither the first nor a probe."""
 
 
@@ -66,6 +79,7 @@ def run_rank(
         DivergedError: a loss or gradient is not finite.
         UsageError: model or data cannot be built.
     """
+    exact_rss = plan.spec.measure.exact_rss and make_resident_exact()
     startup = {"imports": time.time() - place.entered_unix_s}
     clock = _Stopwatch(startup)
     device = _device(plan, place)
@@ -76,9 +90,7 @@ def run_rank(
         datasets = build_data(plan.spec.data, folder=plan.folder)
         clock.lap("data")
         ignored = live_keys()
-        engine, n_params, init_peak_bytes = _build(
-            plan, place, device=device, ignored=ignored, clock=clock
-        )
+        engine, n_params, held = _build(plan, place, device=device, ignored=ignored, clock=clock)
         total_steps = optimizer_steps(plan, n_train_samples=len(datasets.train))
         put(
             RankFacts(
@@ -93,10 +105,21 @@ def run_rank(
                 n_train_samples=len(datasets.train),
                 n_eval_samples=len(datasets.eval),
                 startup_s=startup,
-                init_peak_bytes=init_peak_bytes,
+                init_peak_bytes=sum(held.peaks["init"].values()),
+                init_peak_ledger=held.peaks["init"],
+                init_edge_ledger=held.edges["init"],
+                init_rss_peak_bytes=resident_peak_bytes(),
+                init_pss_bytes=proportional_bytes(),
+                exact_rss=exact_rss,
             )
         )
-        meter = Meter(device, total_steps=total_steps, ignored=ignored, offloaded=engine.offloaded)
+        meter = Meter(
+            engine,
+            total_steps=total_steps,
+            ignored=ignored,
+            find_speed=partial(find_speed, plan, device=device, rank=place.rank),
+            gpu=_gpu(device),
+        )
         evaluation = partial(
             evaluate,
             engine,
@@ -105,6 +128,7 @@ def run_rank(
             world_size=place.world_size,
             batch_size=plan.batch.micro_batch_size,
         )
+        node = NodeMonitor(node=place.node, rank=place.rank) if place.local_rank == 0 else None
         for record in train(
             plan,
             engine,
@@ -115,6 +139,8 @@ def run_rank(
             evaluate=lambda step: evaluation(step=step),
         ):
             put(record)
+            if node is not None and (told := node.sample(now_s=time.perf_counter())):
+                put(told)
             if isinstance(record, RankSample) and record.step == PACE_STEP:
                 pace(_slowest(record.step_s, device=device))
         engine.close()
@@ -166,6 +192,12 @@ def _device(plan: LaunchPlan, place: Place) -> torch.device:
     return torch.device("cuda", index)
 
 
+def _gpu(device: torch.device) -> Gpu | None:
+    if device.type != "cuda":
+        return None
+    return open_gpu(str(torch.cuda.get_device_properties(device).uuid))
+
+
 def _build(
     plan: LaunchPlan,
     place: Place,
@@ -173,9 +205,9 @@ def _build(
     device: torch.device,
     ignored: Set[StorageKey],
     clock: "_Stopwatch",
-) -> tuple[Engine, int, int]:
-    """Build model and engine; also count parameters and the peak of tensor bytes meanwhile."""
-    trace = AllocationTrace(ignored=ignored)
+) -> tuple[Engine, int, TraceResult]:
+    """Build model and engine; also count parameters and tell what the device held meanwhile."""
+    trace = AllocationTrace(ignored=ignored, device_type=device.type)
     cuda = device.type == "cuda"
     torch.manual_seed(plan.spec.training.seed)
     if cuda:
@@ -186,15 +218,18 @@ def _build(
         if plan.spec.training.activation_checkpointing:
             enable_activation_checkpointing(model)
         n_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        for role in module_roles(model):
+            trace.mark(role.tensor, role.category)
         clock.lap("model")
         engine = build_engine(plan, model, device=device)
+        tell_roles(trace, engine)
         clock.lap("engine")
+        held = trace.result()
         if cuda:
-            return engine, n_params, torch.cuda.max_memory_allocated(device)
-        peaks, _ = trace.peaks(host=engine.offloaded())
+            held = completed_on_cuda(held, device)
     # Weights come out the same on every rank; what dropout draws from here on must not.
     torch.manual_seed(plan.spec.training.seed * place.world_size + place.rank)
-    return engine, n_params, peaks["init"]
+    return engine, n_params, held
 
 
 def this_node() -> str:

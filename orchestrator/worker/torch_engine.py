@@ -1,7 +1,7 @@
 """Plain torch: the reference that every DeepSpeed stage is compared with. Stage 0, fp32."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import torch
 import torch.distributed as dist
@@ -11,6 +11,7 @@ from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.spec.sections import OptimizerSection
 from orchestrator.worker.engine import Batch, GradientNotFiniteError
 from orchestrator.worker.objective import read_output
+from orchestrator.worker.roles import Role, module_roles, tensors_in
 
 
 class TorchEngine:
@@ -20,14 +21,15 @@ class TorchEngine:
         self.device = device
         self._training = plan.spec.training
         self._accumulation = plan.batch.accumulation_steps
-        self._model = model.to(device)
+        self.module = model.to(device)
+        self.updates_on_host = False
         self._parameters = [p for p in model.parameters() if p.requires_grad]
-        self._optimizer = make_optimizer(self._training.optimizer, self._parameters)
+        self.torch_optimizer = make_optimizer(self._training.optimizer, self._parameters)
 
     def forward(self, batch: Batch) -> torch.Tensor:
         """Compute the mean loss of one micro-batch."""
-        self._model.train()
-        return read_output(self._model(**batch), batch, loss=self._training.loss)[0]
+        self.module.train()
+        return read_output(self.module(**batch), batch, loss=self._training.loss)[0]
 
     def backward(self, loss: torch.Tensor, *, last: bool) -> None:
         """Add the gradient; average it over the ranks after the last micro-batch."""
@@ -50,25 +52,27 @@ class TorchEngine:
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, clip or math.inf))
         if not math.isfinite(norm):
             raise GradientNotFiniteError("the gradient is not finite")
-        for group in self._optimizer.param_groups:
+        for group in self.torch_optimizer.param_groups:
             group["lr"] = lr
-        self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=True)
+        self.torch_optimizer.step()
+        self.torch_optimizer.zero_grad(set_to_none=True)
         return norm
 
     def predict(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean loss and logits, in evaluation mode."""
-        self._model.eval()
+        self.module.eval()
         with torch.no_grad():
-            return read_output(self._model(**batch), batch, loss=self._training.loss)
+            return read_output(self.module(**batch), batch, loss=self._training.loss)
 
     def skipped_steps(self) -> int:
         """Plain torch never skips."""
         return 0
 
-    def offloaded(self) -> Iterable[torch.Tensor]:
-        """Plain torch keeps everything on the device."""
-        return ()
+    def roles(self) -> Iterator[Role]:
+        """Weights, gradients and the optimizer's state, all on the device."""
+        yield from module_roles(self.module)
+        for tensor in tensors_in(dict(self.torch_optimizer.state)):
+            yield Role(tensor, "optimizer")
 
     def swapped_bytes(self) -> int | None:
         """Plain torch writes no files."""
@@ -76,7 +80,7 @@ class TorchEngine:
 
     def close(self) -> None:
         """Drop the optimizer's state."""
-        self._optimizer.state.clear()
+        self.torch_optimizer.state.clear()
 
 
 def make_optimizer(

@@ -21,6 +21,11 @@ def facts(rank: int = 0, *, world_size: int = 2, **changes: Any) -> RankFacts:
         "n_eval_samples": 355,
         "startup_s": {"imports": 3.0},
         "init_peak_bytes": MIB,
+        "init_peak_ledger": None,
+        "init_edge_ledger": None,
+        "init_rss_peak_bytes": None,
+        "init_pss_bytes": None,
+        "exact_rss": False,
     }
     return RankFacts(**{**values, **changes})
 
@@ -41,13 +46,21 @@ def sample(rank: int = 0, *, step: int = 1, **changes: Any) -> RankSample:
         "backward_s": 0.2,
         "optimizer_s": 0.1,
         "communication_s": None,
+        "logging_s": 0.03,
+        "checkpoint_s": None,
         "skipped_steps": 0,
-        "rss_bytes": 300 * MIB,
+        "rss_peak_bytes": 300 * MIB,
         "probe": False,
         "phase_peak_bytes": {"forward": 2 * MIB, "backward": 4 * MIB, "step": 3 * MIB},
-        "reserved_bytes": None,
+        "probed": None,
+        "resident": None,
         "host_bytes": None,
         "nvme_bytes": None,
+        "container_peak_bytes": None,
+        "cuda": None,
+        "gpu": None,
+        "model_flops": None,
+        "peak_flops_per_s": None,
     }
     return RankSample(**{**values, **changes})
 

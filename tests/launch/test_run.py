@@ -85,8 +85,13 @@ def test_a_run_that_goes_well_is_finished_with_its_documents(run, tracker):
     assert finished.n_unsent == 0
     assert stored(tracker).status == "FINISHED"
     documents = {"job.yaml", "plan.json", "deepspeed.json", "environment.json"}
-    results = {"summary.json", "ranks.csv", "ranks.txt"}
-    assert set(stored(tracker).files) == documents | results
+    results = {"summary.json", "ranks.csv", "ranks.txt", "ledgers.csv"}
+    # Nothing was traced, so there is no ledger and no timeline to draw.
+    plots = {
+        f"plots/{name}.{kind}" for name in ("step_time", "heat_map") for kind in ("png", "svg")
+    }
+    assert set(stored(tracker).files) == documents | results | plots
+    assert stored(tracker).files["plots/heat_map.png"].startswith(b"\x89PNG")
     per_rank = {point.key for point in stored(tracker).points if "/rank_" in point.key}
     assert {"memory_peak_mib/rank_00", "memory_peak_mib/rank_01"} <= per_rank
 

@@ -3,30 +3,43 @@ import re
 
 import pytest
 
+from orchestrator.measure.ledger import CATEGORIES
 from orchestrator.measure.metrics import METRICS
 from orchestrator.measure.peaks import RankPeaks, RankStep
 from orchestrator.measure.points import (
     MetricPoint,
+    changes_rarely,
     eval_points,
     finite,
-    points_of,
+    job_points,
+    node_points,
     rank_label,
+    rank_points,
+    spread_points,
     summary_points,
 )
 from orchestrator.measure.summary import summarize
 from orchestrator.units import MIB
 
-DESIGN_NAMES = {
+NAMES = {
     "train/loss", "train/lr", "train/grad_norm", "train/skipped_steps",
     "eval/loss", "eval/accuracy",
-    "throughput/samples_per_s", "throughput/tokens_per_s", "throughput_per_rank/{rank}",
+    "throughput/samples_per_s", "throughput/tokens_per_s", "throughput/tflops_per_s",
+    "throughput/mfu_ratio", "throughput_per_rank/{rank}", "tflops_per_rank/{rank}",
     "memory_peak_mib/{rank}", "memory_reserved_mib/{rank}", "memory_rss_mib/{rank}",
-    "memory_host_mib/{rank}", "memory_nvme_mib/{rank}",
+    "memory_pss_mib/{rank}", "memory_host_mib/{rank}", "memory_nvme_mib/{rank}",
+    "memory_params_mib/{rank}", "memory_gradients_mib/{rank}", "memory_optimizer_mib/{rank}",
+    "memory_activations_mib/{rank}", "memory_buffers_mib/{rank}", "memory_gathered_mib/{rank}",
+    "memory_temporaries_mib/{rank}", "memory_unattributed_mib/{rank}",
+    "memory_cached_mib/{rank}", "memory_fragmented_mib/{rank}", "memory_context_mib/{rank}",
+    "gpu_utilization_ratio/{rank}", "gpu_power_w/{rank}",
     "time_ms/step", "time_ms/data", "time_ms/forward", "time_ms/backward", "time_ms/optimizer",
-    "time_ms/communication",
+    "time_ms/communication", "time_ms/checkpoint", "time_ms/logging",
     "time_ms_step/{rank}", "time_ms_data/{rank}", "time_ms_forward/{rank}",
     "time_ms_backward/{rank}", "time_ms_optimizer/{rank}", "time_ms_communication/{rank}",
-    "summary/peak_mib", "summary/samples_per_s", "summary/tokens_per_s", "summary/final_loss",
+    "time_ms_checkpoint/{rank}", "time_ms_logging/{rank}",
+    "summary/peak_mib", "summary/samples_per_s", "summary/tokens_per_s", "summary/tflops_per_s",
+    "summary/mfu_ratio", "summary/unattributed_ratio", "summary/host_mib", "summary/final_loss",
     "summary/accuracy", "summary/startup_s",
 }  # fmt: skip
 
@@ -39,8 +52,15 @@ def step_of(*samples):
     return {s.rank: RankStep(sample=s, peaks=RankPeaks().after_sample(s)) for s in samples}
 
 
+def points_of(ranks, *, world_size):
+    """All that can be told of a step whose ranks have all reported."""
+    steps = list(ranks.values())
+    single = [point for step in steps for point in rank_points(step, world_size=world_size)]
+    return [*job_points(steps), *spread_points(steps), *single]
+
+
 def test_the_table_holds_the_names_of_the_design_once_each():
-    assert sorted(metric.name for metric in METRICS) == sorted(DESIGN_NAMES)
+    assert sorted(metric.name for metric in METRICS) == sorted(NAMES)
 
 
 def test_every_metric_says_its_unit_and_meaning():
@@ -101,12 +121,6 @@ def test_what_is_unknown_is_absent(sample):
     assert points["memory_rss_mib/rank_00"] == 300
 
 
-def test_without_all_ranks_only_single_ranks_are_told(sample):
-    points = values_of(points_of(step_of(sample(rank=1)), world_size=2))
-    assert points
-    assert all(key.endswith("/rank_01") for key in points)
-
-
 def test_points_carry_the_step_and_the_time_of_the_record(sample):
     ranks = step_of(sample(step=7, time_unix_s=10.5), sample(rank=1, step=7, time_unix_s=10.75))
     points = {point.key: point for point in points_of(ranks, world_size=2)}
@@ -121,6 +135,51 @@ def test_ranks_sort_as_text_as_they_do_as_numbers():
     labels = [rank_label(rank, world_size=101) for rank in range(101)]
     assert labels[7] == "rank_007"
     assert labels == sorted(labels)
+
+
+def test_spread_is_of_the_ranks_that_know_and_sorts_before_them(sample):
+    ranks = step_of(
+        *(sample(rank=rank, rss_peak_bytes=(rank + 1) * MIB) for rank in range(3)),
+        *(sample(rank=rank, rss_peak_bytes=None) for rank in range(3, 20)),
+    )
+    points = [p for p in points_of(ranks, world_size=20) if p.key.startswith("memory_rss_mib/")]
+    assert values_of(points) == {
+        "memory_rss_mib/max": 3,
+        "memory_rss_mib/median": 2,
+        "memory_rss_mib/min": 1,
+        "memory_rss_mib/rank_00": 1,
+        "memory_rss_mib/rank_01": 2,
+        "memory_rss_mib/rank_02": 3,
+    }
+    keys = [point.key for point in points]
+    assert keys == sorted(keys)
+
+
+def test_spread_is_told_at_the_time_of_the_last_rank(sample):
+    ranks = step_of(*(sample(rank=rank, step=7, time_unix_s=10.0 + rank) for rank in range(17)))
+    assert {(p.step, p.time_ms) for p in spread_points(list(ranks.values()))} == {(7, 26_000)}
+
+
+def test_running_peaks_and_what_they_were_are_the_lines_that_change_rarely(sample):
+    ledger = dict.fromkeys(CATEGORIES, MIB)
+    facts_known = RankPeaks(device_bytes=8 * MIB, ledger=ledger, pss_bytes=1, host_bytes=1)
+    step = RankStep(sample=sample(), peaks=facts_known.after_sample(sample()))
+    told = rank_points(step, world_size=1)
+    assert {point.key.removesuffix("/rank_00") for point in told if changes_rarely(point)} == {
+        "memory_peak_mib", "memory_rss_mib", "memory_pss_mib", "memory_host_mib",
+        "memory_params_mib", "memory_gradients_mib", "memory_optimizer_mib",
+        "memory_activations_mib", "memory_buffers_mib", "memory_gathered_mib",
+        "memory_temporaries_mib", "memory_unattributed_mib",
+    }  # fmt: skip
+
+
+def test_a_machine_is_named_as_mlflows_own_monitor_names_it(node_sample):
+    sample = node_sample(time_unix_s=12.5, values={"cpu_utilization_percentage": 40.0})
+    assert node_points(sample, label="node_0", step=3) == [
+        MetricPoint(
+            key="system/node_0/cpu_utilization_percentage", value=40.0, step=3, time_ms=12_500
+        )
+    ]
 
 
 def test_an_evaluation_without_accuracy_has_only_a_loss(evaluation):

@@ -1,10 +1,12 @@
 import json
 import math
+from itertools import pairwise
 
 import pytest
 
-from orchestrator.measure.sample import RankFailure
-from orchestrator.measure.summary import summarize
+from orchestrator.measure.ledger import empty_ledger
+from orchestrator.measure.sample import ProbedMemory, RankFailure
+from orchestrator.measure.summary import RunTally, summarize
 from orchestrator.units import MIB
 
 
@@ -107,7 +109,13 @@ def test_a_run_of_probe_steps_has_no_throughput(facts, sample):
 
 
 def test_a_step_that_lacks_a_rank_has_no_loss_but_its_peak_counts(facts, sample):
-    records = [facts(), facts(rank=1), sample(), sample(rank=1), sample(step=2, rss_bytes=9**12)]
+    records = [
+        facts(),
+        facts(rank=1),
+        sample(),
+        sample(rank=1),
+        sample(step=2, rss_peak_bytes=9**12),
+    ]
     run = summed(records, outcome="failed")
     assert run.steps == 1
     assert run.ranks[0].rss_peak_bytes == 9**12
@@ -150,6 +158,7 @@ def test_json_has_the_keys_that_scripts_lean_on(two_ranks, evaluation):
     }  # fmt: skip
     assert values["ranks"][0]["step_s"].keys() == {
         "median", "p95", "data", "forward", "backward", "communication", "optimizer",
+        "logging", "checkpoint",
     }  # fmt: skip
     assert values["ranks"][0]["host_bytes"] is None
     assert values["forecast"] is values["ranks"][0]["ledger"] is None
@@ -162,3 +171,83 @@ def test_json_has_the_keys_that_scripts_lean_on(two_ranks, evaluation):
 def test_json_writes_null_for_a_loss_that_is_no_number(facts, sample):
     run = summed([facts(world_size=1), sample(loss=math.nan)], outcome="diverged")
     assert json.loads(json.dumps(run.to_json(), allow_nan=False))["losses"] == [None]
+
+
+def test_a_long_run_is_summed_up_from_steps_at_equal_distances_and_keeps_every_loss(facts, sample):
+    tally = RunTally(max_samples=100)
+    tally.take(facts(world_size=1))
+    for step in range(1, 2001):
+        peaks = {"forward": 77 * MIB} if step == 777 else None
+        tally.take(
+            sample(
+                step=step,
+                loss=float(step),
+                step_s=float(step % 2 + 1),
+                probe=step in (2, 3, 4),
+                phase_peak_bytes=peaks,
+            )
+        )
+    kept = [one.step for one in tally.kept_samples()]
+    assert len(kept) <= 101
+    assert set(range(1, 17)) < set(kept)
+    assert kept[-1] == 2000
+    distances = {later - earlier for earlier, later in pairwise(kept[16:-1])}
+    assert len(distances) == 1
+    run = tally.record(name="x", outcome="ok", started_unix_s=None)
+    assert run.losses == tuple(map(float, range(1, 2001)))
+    assert run.ranks[0].peak_bytes == 77 * MIB
+
+
+def test_the_last_step_is_kept_even_where_it_is_none_of_those(facts, sample):
+    tally = RunTally(max_samples=20)
+    tally.take(facts(world_size=1))
+    for step in range(1, 60):
+        tally.take(sample(step=step))
+    assert [one.step for one in tally.kept_samples()][-1] == 59
+
+
+def test_operations_a_second_are_those_of_all_ranks_over_the_slowest(facts, sample):
+    records = [facts(rank=rank) for rank in (0, 1)]
+    for step in range(1, 6):
+        for rank in (0, 1):
+            records.append(
+                sample(
+                    rank=rank,
+                    step=step,
+                    step_s=1.0 + rank,
+                    model_flops=3e12,
+                    peak_flops_per_s=6e12,
+                )
+            )
+    run = summed(records)
+    assert run.flops_per_s == pytest.approx(6e12 / 2)
+    assert run.mfu_ratio == pytest.approx(0.25)
+    assert [rank.flops_per_s for rank in run.ranks] == pytest.approx([3e12, 1.5e12])
+    assert [rank.mfu_ratio for rank in run.ranks] == pytest.approx([0.5, 0.25])
+
+
+def test_the_ledger_is_that_of_the_largest_phase_and_what_was_not_traced_is_unattributed(
+    facts, sample
+):
+    def held(n_mib):
+        return empty_ledger() | {"params": n_mib * MIB}
+
+    probed = ProbedMemory(
+        peak_ledgers={"forward": held(20), "backward": held(30), "step": held(25)},
+        edge_ledgers={"forward": held(19), "backward": held(10), "step": held(5)},
+        host_ledger=held(0),
+    )
+    peaks = {"forward": 20 * MIB, "backward": 30 * MIB, "step": 25 * MIB}
+    first = [
+        facts(world_size=1, init_peak_bytes=10 * MIB, init_peak_ledger=held(10)),
+        sample(step=1),
+        sample(step=2, probe=True, probed=probed, phase_peak_bytes=peaks),
+    ]
+    (rank,) = summed(first).ranks
+    assert rank.ledger == held(30)
+    assert rank.peak_ledgers["init"] == held(10)
+    assert rank.edge_ledgers["step"] == held(5)
+    # Later the allocator counts more than the traced step had.
+    (rank,) = summed([*first, sample(step=3, phase_peak_bytes={"backward": 34 * MIB})]).ranks
+    assert rank.ledger == held(30) | {"unattributed": 4 * MIB}
+    assert sum(rank.ledger.values()) == rank.peak_bytes

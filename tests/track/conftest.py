@@ -18,12 +18,16 @@ from orchestrator.track.store import Store, embedded_store
 FACTS = RankFacts(
     rank=0, world_size=2, node="node-a", device="cpu", pid=100, time_unix_s=1000.0, n_params=50,
     total_steps=4, n_train_samples=64, n_eval_samples=16, startup_s={}, init_peak_bytes=2**20,
+    init_peak_ledger=None, init_edge_ledger=None, init_rss_peak_bytes=None, init_pss_bytes=None,
+    exact_rss=False,
 )  # fmt: skip
 SAMPLE = RankSample(
     rank=0, step=1, time_unix_s=1001.0, loss=2.0, lr=0.1, grad_norm=0.5, n_samples=8,
     n_tokens=None, step_s=0.5, data_s=0.05, forward_s=0.1, backward_s=0.2, optimizer_s=0.1,
-    communication_s=None, skipped_steps=0, rss_bytes=2**20, probe=False, phase_peak_bytes=None,
-    reserved_bytes=None, host_bytes=None, nvme_bytes=None,
+    communication_s=None, logging_s=0.03, checkpoint_s=None, skipped_steps=0, rss_peak_bytes=2**20,
+    probe=False, phase_peak_bytes=None, probed=None, host_bytes=None, nvme_bytes=None,
+    resident=None, container_peak_bytes=None, cuda=None, gpu=None, model_flops=None,
+    peak_flops_per_s=None,
 )  # fmt: skip
 START = RunStart(
     key="small-1",

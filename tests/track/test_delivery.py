@@ -109,6 +109,25 @@ def test_a_delivery_that_forgot_how_far_it_was_doubles_nothing(outbox, run_recor
     assert only_run(tracker).points == expected_points(run_records(4))
 
 
+def test_a_thinned_run_arrives_the_same_in_one_piece_or_by_two_processes(outbox, run_records):
+    # 300 ranks' lines at a step a second are more than go out, once the stock is spent.
+    records = sorted(run_records(25, world_size=300), key=lambda record: record.time_unix_s)
+    middle = len(records) * 2 // 3
+    tracker = InMemoryTracker()
+    spool(outbox, records[:middle])
+    Delivery(outbox).send(tracker)
+    assert outbox.delivered().n_points == len(only_run(tracker).points)
+    spool(outbox, records[middle:])
+    finish(outbox)
+    Delivery(Outbox(outbox.folder)).send(tracker)
+    assert only_run(tracker).points == expected_points(records)
+    keys = [(point.key, point.step) for point in only_run(tracker).points]
+    assert len(set(keys)) == len(keys)
+    steps = {step for key, step in keys if key == "time_ms_step/rank_123"}
+    assert {1, 25} < steps < {*range(1, 26)}
+    assert {step for key, step in keys if key == "train/loss"} == {*range(1, 26)}
+
+
 def test_unsent_points_are_counted_from_the_disk(outbox, run_records):
     tracker = InMemoryTracker()
     records = run_records(6)
@@ -143,7 +162,10 @@ def test_an_artifact_cannot_leave_its_folder(outbox, name):
         outbox.add_text(name, "text")
 
 
-def test_sending_a_run_to_mlflow_twice_leaves_the_same_rows(outbox, run_records, mlflow_store):
+@pytest.mark.parametrize("n_ranks", [2, 17])
+def test_sending_a_run_to_mlflow_twice_leaves_the_same_rows(
+    outbox, run_records, mlflow_store, n_ranks
+):
     import sqlite3
 
     def rows():
@@ -152,12 +174,13 @@ def test_sending_a_run_to_mlflow_twice_leaves_the_same_rows(outbox, run_records,
         connection.close()
         return sorted(found)
 
-    spool(outbox, run_records(30))
+    records = run_records(30, world_size=n_ranks)
+    spool(outbox, records)
     outbox.add_text("table.csv", "rank\n0\n")
     finish(outbox)
     Delivery(outbox).send(MlflowTracker(mlflow_store))
     once = rows()
-    points = expected_points(run_records(30))
+    points = expected_points(records)
     assert once == sorted((p.key, p.value, p.step, p.time_ms) for p in points)
     assert len({(key, step) for key, _, step, _ in once}) == len(once)
     (outbox.folder / "delivered.json").unlink()

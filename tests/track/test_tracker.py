@@ -130,6 +130,12 @@ class TestEveryTracker:
         tracker.log_points(run, points_of(2001))
         assert len(stored.points(run)) == 2001
 
+    def test_a_machines_name_is_kept_with_all_its_parts(self, tracked, run_start):
+        tracker, stored = tracked
+        run = tracker.start(run_start)
+        tracker.log_points(run, points_of(1, key="system/node_00/cpu_utilization_percentage"))
+        assert stored.points(run) == [("system/node_00/cpu_utilization_percentage", 0.125, 1, 1001)]
+
     def test_files_keep_their_name_and_content(self, tracked, run_start, tmp_path):
         tracker, stored = tracked
         run = tracker.start(run_start)

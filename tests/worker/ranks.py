@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.measure.sample import EvalResult, RankFacts, RankSample
+from orchestrator.measure.sample import EvalResult, ProbedMemory, RankFacts, RankSample
 from orchestrator.plan.launch_plan import LaunchPlan
 
 Work = Callable[..., None]
@@ -69,6 +69,10 @@ class Outcome:
     def phase_peaks(self, rank: int = 0) -> dict[str, int]:
         """Peak bytes by phase, of the step that was traced."""
         return next(s.phase_peak_bytes for s in self.samples(rank) if s.phase_peak_bytes)
+
+    def probed(self, rank: int = 0) -> ProbedMemory:
+        """What the memory probe saw."""
+        return next(s.probed for s in self.samples(rank) if s.probed)
 
     def last_errors(self) -> dict[int, str]:
         """Rank -> the last line of its traceback."""

@@ -5,12 +5,9 @@ import gc
 import pytest
 import torch
 
-from orchestrator.worker.allocations import (
-    AllocationTrace,
-    live_keys,
-    live_storages,
-    storage_key,
-)
+from orchestrator.worker.allocations import AllocationTrace
+from orchestrator.worker.replay import BY_ROLE, BY_USE
+from orchestrator.worker.storages import live_keys, live_storages, storage_key
 
 
 @pytest.fixture
@@ -19,8 +16,13 @@ def trace():
     return AllocationTrace(ignored=live_keys())
 
 
-def peak_of(trace, host=()):
-    return trace.peaks(host=host)[0]
+def peak_of(trace):
+    return trace.result().peak_bytes()
+
+
+def peak_ledger(trace, phase):
+    """What filled a phase's peak, without the lines of nothing."""
+    return {name: size for name, size in trace.result().peaks[phase].items() if size}
 
 
 def test_every_allocation_counts_in_its_phase(trace):
@@ -182,10 +184,149 @@ def test_what_rests_on_the_host_is_told_apart_by_its_role():
         trace.enter_phase("step")
         state = torch.zeros(500)
         staging = torch.zeros(5)
-    assert trace.peaks(host=[offloaded, state]) == ({"forward": 40, "step": 60}, 6000)
-    assert trace.peaks(host=[offloaded[:1], state.view(5, 100), state])[1] == 6000
-    assert trace.peaks() == ({"forward": 4040, "step": 6060}, 0)
+    assert peak_of(trace) == {"forward": 4040, "step": 6060}
+    assert trace.result().host_bytes == 0
+    for tensor in (offloaded[:1], state.view(5, 100), state):
+        trace.mark(tensor, "optimizer", on_host=True)
+    assert peak_of(trace) == {"forward": 40, "step": 60}
+    assert trace.result().host_peak["optimizer"] == trace.result().host_bytes == 6000
     del on_device, staging
+
+
+def test_the_ledger_adds_up_to_the_peak_and_names_what_fills_it():
+    ignored = live_keys()
+    weights = torch.zeros(1000, requires_grad=True)
+    with AllocationTrace(ignored=ignored, resting=[weights]) as trace:
+        trace.mark(weights, "params")
+        trace.enter_phase("forward")
+        out = (weights * torch.ones(1000)).sum()
+        trace.enter_phase("backward")
+        out.backward()
+        trace.mark(weights.grad, "gradients")
+        trace.enter_phase("step")
+    # Ones, their product, and the sum; then the gradient instead of the product.
+    assert peak_ledger(trace, "forward") == {"params": 4000, "activations": 8004}
+    assert trace.result().edges["step"]["gradients"] == 4000
+    for phase, ledger in trace.result().peaks.items():
+        assert sum(ledger.values()) == peak_of(trace)[phase]
+    del out
+
+
+def test_what_was_there_before_and_has_no_role_is_unattributed():
+    named, unknown = torch.zeros(100), torch.zeros(25)
+    with AllocationTrace(resting=[named, unknown]) as trace:
+        trace.mark(named, "optimizer")
+        trace.enter_phase("forward")
+        torch.zeros(1)
+    assert peak_ledger(trace, "forward") == {
+        "optimizer": 400,
+        "activations": 4,
+        "unattributed": 100,
+    }
+    del named, unknown
+
+
+def test_what_backward_leaves_behind_without_a_role_is_no_temporary(trace):
+    with trace:
+        trace.enter_phase("backward")
+        kept = torch.zeros(10)
+        torch.zeros(100)
+        with torch.no_grad():
+            passing = torch.zeros(50)
+        del passing
+    held = trace.result()
+    assert held.edges["backward"]["unattributed"] == 40
+    assert held.edges["backward"]["temporaries"] == 0
+    del kept
+
+
+def test_what_is_computed_again_in_backward_is_activations(trace):
+    weights = torch.ones(1000, requires_grad=True)
+
+    def block(x):
+        return (x * 3).tanh()
+
+    with trace:
+        trace.enter_phase("forward")
+        out = torch.utils.checkpoint.checkpoint(block, weights, use_reentrant=False).sum()
+        trace.enter_phase("backward")
+        out.backward()
+    held = trace.result()
+    # The product and its tangent are there again; the gradients on their way are temporaries.
+    assert held.peaks["backward"]["activations"] >= 4000
+    assert held.edges["forward"]["activations"] < 8000
+    del out
+
+
+def test_the_surest_word_on_a_storage_stands(trace):
+    with trace:
+        trace.enter_phase("backward")
+        values = torch.zeros(10)
+        for category, certainty in (("buffers", BY_ROLE), ("gradients", BY_USE)):
+            trace.mark(values, category, certainty=certainty)
+    assert peak_ledger(trace, "backward") == {"buffers": 40}
+    trace.mark(values, "optimizer", certainty=BY_ROLE)
+    assert peak_ledger(trace, "backward") == {"optimizer": 40}
+
+
+def test_marking_what_was_never_seen_changes_nothing(trace):
+    elsewhere = torch.zeros(10)
+    with trace:
+        trace.enter_phase("forward")
+        trace.mark(elsewhere, "params")
+    assert trace.result().peaks["forward"]["params"] == 0
+
+
+def test_what_an_offloaded_update_makes_counts_on_the_host(trace):
+    with trace:
+        trace.enter_phase("step")
+        torch.zeros(10)
+        with trace.made_on_host():
+            torch.zeros(1000)
+        torch.zeros(20)
+    assert peak_of(trace) == {"step": 80}
+    assert trace.result().host_bytes == 4000
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_operands_of_a_collective_are_buffers_and_what_it_gathers_is_gathered(trace):
+    with trace:
+        trace.enter_phase("step")
+        bucket, gathered = torch.zeros(100), torch.zeros(30)
+        torch.distributed.all_reduce(bucket)
+        torch.distributed.all_gather([gathered], torch.zeros(30))
+    assert trace.result().edges["step"]["buffers"] == 400
+    assert trace.result().edges["step"]["gathered"] == 120
+
+
+def test_edges_are_those_of_the_last_time_a_phase_ended(trace):
+    with trace:
+        for n_values in (10, 20):
+            trace.enter_phase("forward")
+            kept = torch.zeros(n_values)
+            trace.enter_phase("backward")
+            del kept
+    edges = trace.result().edges
+    assert edges["forward"]["activations"] == 80
+    assert sum(edges["backward"].values()) == 0
+
+
+def test_the_timeline_keeps_every_peak_and_every_change_of_phase(trace):
+    with trace:
+        for _ in range(3):
+            trace.enter_phase("forward")
+            kept = [torch.zeros(size) for size in range(1, 400)]
+            trace.enter_phase("backward")
+            kept.clear()
+    held = trace.result(n_moments=20)
+    assert len(held.timeline) <= 20 + 2 * 3
+    seconds = [moment.at_s for moment in held.timeline]
+    assert seconds == sorted(seconds)
+    for phase, peak in held.peak_bytes().items():
+        of_phase = [sum(m.ledger.values()) for m in held.timeline if m.phase == phase]
+        assert max(of_phase) == peak
+    assert next(m.phase for m in held.timeline) == "forward"
+    assert trace.result().timeline == ()
 
 
 def test_memory_in_a_circle_is_given_back_when_it_is_collected(trace):

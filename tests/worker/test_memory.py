@@ -24,8 +24,11 @@ TRAINING = {"steps": 3, "global_batch_size": 4, "micro_batch_size": 2}
 CLOSE = 0.02
 
 
-def job(zero, *, precision="fp32"):
-    return {"model": MODEL, "zero": zero, "training": {**TRAINING, "precision": precision}}
+def job(zero, *, precision="fp32", accumulated_in=None):
+    sections = {"model": MODEL, "zero": zero, "training": {**TRAINING, "precision": precision}}
+    if accumulated_in is not None:
+        sections["deepspeed"] = {"data_types": {"grad_accum_dtype": accumulated_in}}
+    return sections
 
 
 @pytest.fixture
@@ -44,9 +47,9 @@ def count_resting_bytes(plan, place, *, put):
 
     from orchestrator.data.build import build_data
     from orchestrator.models.build import build_model
-    from orchestrator.worker.allocations import live_storages
     from orchestrator.worker.engines import build_engine
     from orchestrator.worker.rank import join_process_group
+    from orchestrator.worker.storages import live_storages
 
     device = torch.device("cpu")
     join_process_group(place, device=device, timeout_s=60)
@@ -120,6 +123,109 @@ def test_the_other_peaks_are_those_by_hand(trained, stage, precision, expected):
     peaks = trained({"stage": stage}, precision=precision).phase_peaks()
     for phase, bytes_per_parameter in expected.items():
         assert peaks[phase] / P == pytest.approx(bytes_per_parameter, rel=CLOSE)
+
+
+# Elements of the parameters that a rank's half of stages 1 and 2 touches: the largest lies in both.
+TOUCHED = {0: 64 * 1000 + 1000 + L, 1: L + 900 + 900 * 10 + 10}
+WITHIN = 0.01
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision", "accumulated_in", "params", "optimizer", "gradients"),
+    [
+        (0, "fp32", None, 4, 8, 0),
+        (0, "bf16", None, 2, 4 + 8, 0),
+        (1, "fp32", None, 4, (4 + 8) / 2, 0),
+        (1, "bf16", None, 2, (4 + 8) / 2, 0),
+        # DeepSpeed's BF16_Optimizer keeps whole gradients in fp32
+        (1, "bf16", "fp32", 2, (4 + 8) / 2, 4),
+        (2, "fp32", None, 4, (4 + 8) / 2, 0),
+        (2, "bf16", None, 2, (4 + 8) / 2, 0),
+        (2, "bf16", "fp32", 2, (4 + 8) / 2, 0),
+        # stage 3 keeps its share of the gradients for ever
+        (3, "fp32", None, 4 / 2, (4 + 8) / 2, 4 / 2),
+        (3, "bf16", None, 2 / 2, (4 + 8) / 2, 2 / 2),
+        (3, "bf16", "fp32", 2 / 2, (4 + 8) / 2, 4 / 2),
+    ],
+)
+def test_the_ledger_of_what_rests_is_the_accounting_by_hand(
+    trained, stage, precision, accumulated_in, params, optimizer, gradients
+):
+    outcome = trained({"stage": stage}, precision=precision, accumulated_in=accumulated_in)
+    for rank in (0, 1):
+        rests = outcome.probed(rank).edge_ledgers["step"]
+        assert rests["params"] / P == pytest.approx(params, rel=WITHIN)
+        assert rests["optimizer"] / P == pytest.approx(optimizer, rel=WITHIN)
+        assert rests["gradients"] / P == pytest.approx(gradients, rel=WITHIN)
+        assert rests["temporaries"] == 0
+        assert rests["unattributed"] / P < 0.01
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision", "gradients"),
+    [
+        (0, "fp32", {0: 4, 1: 4}),
+        (0, "bf16", {0: 2, 1: 2}),
+        (1, "fp32", {rank: 4 * n / P for rank, n in TOUCHED.items()}),
+        (2, "fp32", {rank: 4 * n / P for rank, n in TOUCHED.items()}),
+        (2, "bf16", {rank: 2 * n / P for rank, n in TOUCHED.items()}),
+        (3, "fp32", {0: 4 / 2, 1: 4 / 2}),
+    ],
+)
+def test_gradients_after_backward_are_those_the_rank_owns(trained, stage, precision, gradients):
+    outcome = trained({"stage": stage}, precision=precision)
+    for rank, expected in gradients.items():
+        held = outcome.probed(rank).edge_ledgers["backward"]["gradients"]
+        assert held / P == pytest.approx(expected, rel=WITHIN)
+
+
+def test_stage_3_has_its_bucket_and_what_it_gathers_in_lines_of_their_own(trained):
+    probed = trained({"stage": 3}).probed()
+    assert probed.edge_ledgers["step"]["buffers"] / P == pytest.approx(4 * B / P, rel=WITHIN)
+    # The largest layer at least; between steps only what is never sharded.
+    assert probed.peak_ledgers["forward"]["gathered"] >= 4 * L
+    assert probed.edge_ledgers["step"]["gathered"] < 0.01 * 4 * P
+
+
+@pytest.mark.parametrize(
+    ("zero", "host"),
+    [
+        (
+            {"stage": 2, "offload_optimizer": "cpu"},
+            {"optimizer": (4 + 8) / 2, "buffers": 4 / 2 + 4 * L / P, "gradients": 4 / 2},
+        ),
+        (
+            {"stage": 3, "offload_optimizer": "cpu", "offload_params": "cpu"},
+            {"optimizer": (4 + 8) / 2, "params": 4 / 2, "gradients": (4 + 4) / 2},
+        ),
+    ],
+    ids=str,
+)
+def test_the_host_s_ledger_tells_what_was_offloaded(trained, zero, host):
+    ledger = trained(zero).probed().host_ledger
+    found = {name: size / P for name, size in ledger.items() if size / P > 0.01}
+    assert found == pytest.approx(host, rel=WITHIN)
+
+
+def test_resident_memory_grows_by_what_tensors_take_in_exact_mode(train):
+    """The peak of a step above its beginning, in pages and in tensors."""
+    outcome = train(
+        model={"family": "gpt2", "config": {"n_embd": 128, "n_layer": 4, "n_head": 4}},
+        data={"source": "text", "sequence_length": 128, "max_bytes": 200_000},
+        zero={"stage": 2},
+        training={"steps": 5, "global_batch_size": 32, "micro_batch_size": 16},
+        measure={"exact_rss": True},
+    )
+    assert outcome.errors == {}
+    for rank in (0, 1):
+        assert outcome.facts(rank).exact_rss
+        (resident,) = [s.resident for s in outcome.samples(rank) if s.resident is not None]
+        rests = sum(outcome.probed(rank).edge_ledgers["step"].values())
+        tensors = max(outcome.phase_peaks(rank).values()) - rests
+        assert tensors > 100 * 2**20
+        pages = max(resident.peak_bytes.values()) - resident.start_bytes
+        assert pages == pytest.approx(tensors, rel=0.02)
+        assert sum(resident.pss_bytes.values()) < 3 * max(resident.peak_bytes.values())
 
 
 @pytest.mark.parametrize(("stage", "expected"), [(0, 4), (1, 8), (2, 8)])

@@ -4,7 +4,15 @@ import time
 
 import pytest
 
-from orchestrator.measure.sample import EvalResult, RankFacts, RankSample, Record
+from orchestrator.measure.sample import (
+    EvalResult,
+    MemoryTimeline,
+    NodeSample,
+    RankFacts,
+    RankSample,
+    RankSpeed,
+    Record,
+)
 from orchestrator.worker.loop import DivergedError
 from orchestrator.worker.rank import Place, run_rank
 from tests.worker.ranks import free_port
@@ -63,8 +71,8 @@ def test_a_rank_tells_facts_then_samples_then_an_evaluation(plan):
     assert error is None
     kinds = [type(record) for record in records]
     assert kinds == [
-        RankFacts, RankSample, RankSample, EvalResult, RankSample, RankSample, EvalResult,
-        RankSample, EvalResult,
+        RankFacts, RankSample, NodeSample, RankSample, MemoryTimeline, EvalResult, RankSample,
+        RankSample, RankSpeed, EvalResult, RankSample, EvalResult,
     ]  # fmt: skip
     facts = records[0]
     assert (facts.total_steps, facts.n_params, facts.device) == (5, 85_002, "cpu")

@@ -1,0 +1,123 @@
+"""The memory probe: one step in which every allocation is traced and given its category.
+
+On a CPU the trace is the measure, completed by what operations take for themselves while they run.
+On a GPU CUDA's allocator is: what it counted beyond the tensors that were seen (rounding,
+libraries' workspaces) is the ledger's unattributed line.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+
+import torch
+
+from orchestrator.measure.ledger import Ledger, completed
+from orchestrator.measure.sample import ProbedMemory
+from orchestrator.worker.allocations import AllocationTrace
+from orchestrator.worker.attribution import attributed, tell_roles
+from orchestrator.worker.engine import Engine
+from orchestrator.worker.operation_memory import OperationMemory
+from orchestrator.worker.replay import Moment, TraceResult
+from orchestrator.worker.storages import StorageKey, live_storages
+
+N_MOMENTS = 200
+"""Moments of a step's timeline: more than a plot is wide in points that can be told apart."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeResult:
+    """What one step held."""
+
+    phase_peak_bytes: dict[str, int]
+    memory: ProbedMemory
+    timeline: tuple[Moment, ...]
+
+
+class MemoryProbe:
+    """Traces one step: `enter` each phase and `end` inside `traced`; `result` comes after it."""
+
+    def __init__(self, engine: Engine, *, ignored: Set[StorageKey]) -> None:
+        """Look at what is there before the step.
+
+        Args:
+            engine: whose step.
+            ignored: storages that do not belong to the device, such as the data's.
+        """
+        self._engine = engine
+        self._cuda = engine.device.type == "cuda"
+        self._trace = AllocationTrace(
+            ignored=ignored, resting=live_storages().values(), device_type=engine.device.type
+        )
+        # CUDA's allocator counts what operations take for themselves.
+        self._operations = None if self._cuda else OperationMemory()
+        self._phase: str | None = None
+        self._allocated_peaks: dict[str, int] = {}
+        self._allocated_edges: dict[str, int] = {}
+
+    @contextmanager
+    def traced(self) -> Iterator[None]:
+        """Trace what runs inside."""
+        watched = nullcontext() if self._operations is None else self._operations.watched()
+        with watched, self._trace, attributed(self._trace, self._engine):
+            yield
+
+    def enter(self, phase: str) -> None:
+        """A phase begins; if it is a new one, the one before is closed."""
+        if phase == self._phase:
+            return
+        self.end()
+        self._phase = phase
+        self._trace.enter_phase(phase)
+
+    def end(self) -> None:
+        """Close the phase that runs."""
+        if self._phase is not None:
+            tell_roles(self._trace, self._engine)
+        if self._cuda:
+            torch.cuda.synchronize()
+            if self._phase is not None:
+                before = self._allocated_peaks.get(self._phase, 0)
+                allocated = max(before, torch.cuda.max_memory_allocated())
+                self._allocated_peaks[self._phase] = allocated
+                self._allocated_edges[self._phase] = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+
+    def result(self) -> ProbeResult:
+        """Sum up the step for a sample."""
+        held = self.held()
+        return ProbeResult(
+            phase_peak_bytes=held.peak_bytes(),
+            memory=ProbedMemory(
+                peak_ledgers=held.peaks, edge_ledgers=held.edges, host_ledger=held.host_peak
+            ),
+            timeline=held.timeline,
+        )
+
+    def held(self) -> TraceResult:
+        """What the step held."""
+        operation_peaks = () if self._operations is None else self._operations.peaks()
+        held = self._trace.result(operation_peaks=operation_peaks, n_moments=N_MOMENTS)
+        if not self._cuda:
+            return held
+        return replace(
+            held,
+            peaks=_completed(held.peaks, self._allocated_peaks),
+            edges=_completed(held.edges, self._allocated_edges),
+        )
+
+
+def completed_on_cuda(held: TraceResult, device: torch.device) -> TraceResult:
+    """Complete what was traced while an engine was built by what CUDA's allocator counted."""
+    peak, now = torch.cuda.max_memory_allocated(device), torch.cuda.memory_allocated(device)
+    return replace(
+        held,
+        peaks=_completed(held.peaks, {"init": peak}),
+        edges=_completed(held.edges, {"init": now}),
+    )
+
+
+def _completed(ledgers: Mapping[str, Ledger], measured: Mapping[str, int]) -> dict[str, Ledger]:
+    return {
+        phase: completed(ledger, measured_bytes=measured.get(phase, 0))
+        for phase, ledger in ledgers.items()
+    }

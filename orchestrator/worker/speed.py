@@ -1,0 +1,48 @@
+"""What a rank computes in a step and what its device could: the two numbers behind MFU."""
+
+import time
+
+import torch
+
+from orchestrator.measure.sample import RankSpeed
+from orchestrator.plan.launch_plan import LaunchPlan
+from orchestrator.worker.engine import Batch
+from orchestrator.worker.flops import GEMM_SIZE, count_flops, measured_gemm_flops_per_s
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def find_speed(plan: LaunchPlan, batch: Batch, *, device: torch.device, rank: int) -> RankSpeed:
+    """Count a step's operations, and find out what the device could do at most.
+
+    Args:
+        plan: what runs.
+        batch: one micro-batch, on the CPU.
+        device: the rank's.
+        rank: who asks.
+    """
+    flops = count_flops(plan.spec.model, batch, folder=plan.folder)
+    n_micro_batches = plan.batch.accumulation_steps
+    peak, source = _peak(device, precision=plan.spec.training.precision)
+    return RankSpeed(
+        rank=rank,
+        time_unix_s=time.time(),
+        model_flops=None if flops is None else float(flops * n_micro_batches),
+        peak_flops_per_s=peak,
+        peak_source=source,
+    )
+
+
+def _peak(device: torch.device, *, precision: str) -> tuple[float | None, str | None]:
+    if device.type == "cuda":
+        from orchestrator.measure.devices import peak_flops_per_s
+
+        known = peak_flops_per_s(torch.cuda.get_device_name(device), precision=precision)
+        return known if known is not None else (None, None)
+    # A CPU's data sheet says little of what a rank can reach with its share of the cores.
+    measured = measured_gemm_flops_per_s(_DTYPES[precision])
+    threads = torch.get_num_threads()
+    return measured, (
+        f"measured: {precision} product of {GEMM_SIZE} x {GEMM_SIZE} matrices on this CPU, "
+        f"{threads} thread{'s' if threads != 1 else ''} a rank, all ranks at once"
+    )
