@@ -151,6 +151,11 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
         """Sum up the window so far; see `replay`."""
         return replay(self._history, operation_peaks=operation_peaks, n_moments=n_moments)
 
+    @property
+    def blocks(self) -> Sequence[Block]:
+        """Every storage so far, in the order they were seen."""
+        return self._history.blocks
+
     def _made_now(self) -> str:
         """What a storage that is made at this moment is for, as long as nothing else is known."""
         if self._phase == "forward":
@@ -184,6 +189,8 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
                     place=self._place_of(tensor),
                     resting=resting,
                     made_in=self._phase,
+                    address=storage.data_ptr() if tensor.device.type == "cuda" else None,
+                    seen_us=time.time_ns() / 1e3,
                 )
             )
             weakref.finalize(storage, self._forget, key, index).atexit = False

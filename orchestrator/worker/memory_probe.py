@@ -1,13 +1,14 @@
 """The memory probe: one step in which every allocation is traced and given its category.
 
 On a CPU the trace is the measure, completed by what operations take for themselves while they run.
-On a GPU CUDA's allocator is: what it counted beyond the tensors that were seen (rounding,
-libraries' workspaces) is the ledger's unattributed line.
+On a GPU CUDA's allocator is: its own history of the step, joined with the trace; what it counted
+beyond that is the ledger's unattributed line.
 """
 
 from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -15,11 +16,21 @@ from orchestrator.measure.ledger import Ledger, completed
 from orchestrator.measure.sample import ProbedMemory
 from orchestrator.worker.allocations import AllocationTrace
 from orchestrator.worker.attribution import attributed, tell_roles
+from orchestrator.worker.cuda_history import (
+    NamedBlock,
+    PhaseStart,
+    history_of,
+    ledgers_by_phase,
+    memory_history,
+    now_us,
+)
 from orchestrator.worker.engine import Engine
 from orchestrator.worker.operation_memory import OperationMemory
 from orchestrator.worker.replay import Moment, TraceResult
 from orchestrator.worker.storages import StorageKey, live_storages
 
+CLOSE = 0.01
+"""How near the replayed history must come to the allocator's own peak to be taken for it."""
 N_MOMENTS = 200
 """Moments of a step's timeline: more than a plot is wide in points that can be told apart."""
 
@@ -53,11 +64,14 @@ class MemoryProbe:
         self._phase: str | None = None
         self._allocated_peaks: dict[str, int] = {}
         self._allocated_edges: dict[str, int] = {}
+        self._allocated_before = torch.cuda.memory_allocated() if self._cuda else 0
+        self._cuda_entries: list[dict[str, Any]] = []
+        self._phase_starts: list[PhaseStart] = []
 
     @contextmanager
     def traced(self) -> Iterator[None]:
         """Trace what runs inside."""
-        watched = nullcontext() if self._operations is None else self._operations.watched()
+        watched = memory_history() if self._operations is None else self._operations.watched()
         with watched, self._trace, attributed(self._trace, self._engine):
             yield
 
@@ -65,12 +79,19 @@ class MemoryProbe:
         """A phase begins; if it is a new one, the one before is closed."""
         if phase == self._phase:
             return
-        self.end()
+        self._close()
         self._phase = phase
+        if self._cuda:
+            self._phase_starts.append(PhaseStart(at_us=now_us(), phase=phase))
         self._trace.enter_phase(phase)
 
     def end(self) -> None:
-        """Close the phase that runs."""
+        """The step is over."""
+        self._close()
+        if self._cuda:
+            self._cuda_entries = history_of(self._engine.device)
+
+    def _close(self) -> None:
         if self._phase is not None:
             tell_roles(self._trace, self._engine)
         if self._cuda:
@@ -101,9 +122,37 @@ class MemoryProbe:
             return held
         return replace(
             held,
-            peaks=_completed(held.peaks, self._allocated_peaks),
+            peaks=_completed({**held.peaks, **self._cuda_peaks(held)}, self._allocated_peaks),
             edges=_completed(held.edges, self._allocated_edges),
         )
+
+    def _cuda_peaks(self, held: TraceResult) -> dict[str, Ledger]:
+        """Phase -> ledger from the allocator's history, where that explains the phase's peak."""
+        found = ledgers_by_phase(
+            self._cuda_entries,
+            resting=completed(held.resting, measured_bytes=self._allocated_before),
+            resting_addresses={
+                block.address: block.final_category()
+                for block in self._trace.blocks
+                if block.address is not None and block.resting
+            },
+            blocks=[
+                NamedBlock(
+                    address=block.address,
+                    seen_us=block.seen_us,
+                    category=block.final_category(),
+                )
+                for block in self._trace.blocks
+                if block.address is not None and not block.resting
+            ],
+            phases=self._phase_starts,
+        )
+        return {
+            phase: ledger
+            for phase, ledger in found.items()
+            if abs(sum(ledger.values()) - self._allocated_peaks.get(phase, 0))
+            <= CLOSE * self._allocated_peaks.get(phase, 0)
+        }
 
 
 def completed_on_cuda(held: TraceResult, device: torch.device) -> TraceResult:

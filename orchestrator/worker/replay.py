@@ -27,6 +27,18 @@ class Block:
     made_in: str | None = None
     """Phase."""
     live: bool = True
+    address: int | None = None
+    """Where it lies on a GPU."""
+    seen_us: float = 0.0
+    """When it was first seen, microseconds since 1970."""
+
+    def final_category(self) -> str:
+        """What it was for, by all that is known once the window is over."""
+        if self.certainty > BY_MOMENT:
+            return self.category
+        # What construction, backward or the update left behind for good is no temporary.
+        stays = self.resting or (self.live and self.made_in != "forward")
+        return UNATTRIBUTED if stays else self.category
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +93,8 @@ class TraceResult:
     """Phase -> what the device held when the phase ended, the last time it did."""
     host_peak: Ledger = field(default_factory=empty_ledger)
     """What the strategy kept on the host when it kept most there."""
-    resting_bytes: int = 0
-    """What device and host held together when the window began."""
+    resting: Ledger = field(default_factory=empty_ledger)
+    """What the device held when the first phase began."""
     together_peak_bytes: int = 0
     """The most they held together: on a CPU run, what tensors took of memory."""
     timeline: tuple[Moment, ...] = ()
@@ -124,7 +136,7 @@ class _Replay:
         self._peaks: dict[str, Ledger] = {}
         self._edges: dict[str, Ledger] = {}
         self._host_most, self._host_peak = 0, empty_ledger()
-        self._resting_bytes: int | None = None
+        self._resting: Ledger | None = None
         self._together_most = 0
         until_s = history.changes[-1].at_s if history.changes else 0.0
         self._spans = _Spans(n_moments, until_s=until_s)
@@ -146,7 +158,7 @@ class _Replay:
             peaks=self._peaks,
             edges=self._edges,
             host_peak=self._host_peak,
-            resting_bytes=self._resting_bytes or 0,
+            resting=self._resting or empty_ledger(),
             together_peak_bytes=self._together_most,
             timeline=tuple(self._spans.moments),
         )
@@ -156,10 +168,10 @@ class _Replay:
             return
         block = self._history.blocks[change.block]
         if block.place == "host":
-            self._host[_category(block)] += change.n_bytes
+            self._host[block.final_category()] += change.n_bytes
             self._host_bytes += change.n_bytes
         elif block.place == "device":
-            self._device[_category(block)] += change.n_bytes
+            self._device[block.final_category()] += change.n_bytes
             self._device_bytes += change.n_bytes
 
     def _look(
@@ -174,8 +186,8 @@ class _Replay:
             self._host_peak = _with(self._host, category, on_host)
         if change.phase is None:
             return
-        if self._resting_bytes is None:
-            self._resting_bytes = self._device_bytes + self._host_bytes
+        if self._resting is None:
+            self._resting = dict(self._device)
         together = self._device_bytes + self._host_bytes + scratch_bytes
         self._together_most = max(self._together_most, together)
         n_bytes = self._device_bytes + on_device
@@ -199,14 +211,6 @@ def _scratch_at(
         if scratch_bytes > 0:
             found.setdefault(operation.end_change, []).append((operation, scratch_bytes))
     return found
-
-
-def _category(block: Block) -> str:
-    if block.certainty > BY_MOMENT:
-        return block.category
-    # What construction, backward or the update left behind for good is no temporary.
-    stays = block.resting or (block.live and block.made_in != "forward")
-    return UNATTRIBUTED if stays else block.category
 
 
 def _with(ledger: Ledger, category: str, n_bytes: int) -> Ledger:

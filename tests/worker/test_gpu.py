@@ -48,3 +48,24 @@ def test_losses_on_a_gpu_are_those_of_the_cpu_and_peaks_come_from_its_allocator(
     (rank,) = on_gpu["ranks"]
     assert rank["device"] != "cpu"
     assert all(rank["phase_peak_bytes"][phase] for phase in ("init", "forward", "backward", "step"))
+
+
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_the_ledger_on_a_gpu_adds_up_to_the_allocator_s_peak(tmp_path, stage):
+    (rank,) = launch(tmp_path, device="cuda", stage=stage)["ranks"]
+    assert sum(rank["ledger"].values()) == rank["peak_bytes"]
+    for phase, ledger in rank["peak_ledgers"].items():
+        # Later steps may reach a little more than the one that was traced.
+        assert sum(ledger.values()) <= rank["phase_peak_bytes"][phase]
+        assert ledger["unattributed"] < 0.01 * sum(ledger.values())
+    assert rank["ledger"]["params"] > 0
+    assert rank["cuda"]["reserved_bytes"] >= rank["peak_bytes"]
+    assert rank["mfu_ratio"] is None or 0 < rank["mfu_ratio"] < 1
+
+
+def test_the_driver_tells_what_the_device_holds_beyond_the_allocator(tmp_path):
+    (rank,) = launch(tmp_path, device="cuda", stage=2)["ranks"]
+    assert rank["gpu"] is not None
+    # A CUDA context takes some hundred MiB.
+    assert rank["gpu"]["beyond_allocator_bytes"] > 50 * 2**20
+    assert rank["gpu"]["used_bytes"] > rank["cuda"]["reserved_bytes"]

@@ -46,7 +46,7 @@ def test_each_phase_has_its_own_peak_and_its_own_end():
     assert held.peak_bytes() == {"forward": 150, "backward": 150}
     assert filled(held.edges["forward"]) == {"params": 100, "activations": 50}
     assert filled(held.edges["backward"]) == {"params": 100}
-    assert held.resting_bytes == 100
+    assert filled(held.resting) == {"params": 100}
 
 
 def test_what_an_operation_takes_for_itself_is_on_top_of_its_results():
