@@ -20,7 +20,7 @@ from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.plan.schedule import learning_rate
 from orchestrator.worker.engine import Batch, Engine, GradientNotFiniteError
 from orchestrator.worker.meter import Meter
-from orchestrator.worker.replay import Moment
+from orchestrator.worker.probes.replay import Moment
 
 
 class DivergedError(OrchestratorError):

@@ -23,12 +23,12 @@ from orchestrator.measure.sample import (
     ResidentMemory,
 )
 from orchestrator.worker.engine import Batch, Engine
-from orchestrator.worker.gpu import Gpu
-from orchestrator.worker.memory_probe import MemoryProbe
-from orchestrator.worker.process_memory import container_peak_bytes, resident_peak_bytes
-from orchestrator.worker.replay import Moment
-from orchestrator.worker.resident_probe import ResidentProbe
-from orchestrator.worker.storages import StorageKey
+from orchestrator.worker.probes.gpu import Gpu
+from orchestrator.worker.probes.memory_probe import MemoryProbe
+from orchestrator.worker.probes.process_memory import container_peak_bytes, resident_peak_bytes
+from orchestrator.worker.probes.replay import Moment
+from orchestrator.worker.probes.resident_probe import ResidentProbe
+from orchestrator.worker.probes.storages import StorageKey
 
 _MEMORY_PHASE = {
     "data": "forward",

@@ -20,25 +20,25 @@ from orchestrator.measure.sample import RankFacts, RankSample, Record
 from orchestrator.models.build import build_model
 from orchestrator.models.checkpointing import enable_activation_checkpointing
 from orchestrator.plan.launch_plan import LaunchPlan
-from orchestrator.worker.allocations import AllocationTrace
-from orchestrator.worker.attribution import tell_roles
 from orchestrator.worker.engine import Engine
 from orchestrator.worker.engines import build_engine
 from orchestrator.worker.evaluation import evaluate
-from orchestrator.worker.gpu import Gpu, open_gpu
 from orchestrator.worker.loop import train
-from orchestrator.worker.memory_probe import completed_on_cuda
 from orchestrator.worker.meter import Meter
-from orchestrator.worker.node import NodeMonitor
-from orchestrator.worker.process_memory import (
+from orchestrator.worker.probes.allocations import AllocationTrace
+from orchestrator.worker.probes.attribution import tell_roles
+from orchestrator.worker.probes.gpu import Gpu, open_gpu
+from orchestrator.worker.probes.memory_probe import completed_on_cuda
+from orchestrator.worker.probes.node import NodeMonitor
+from orchestrator.worker.probes.process_memory import (
     make_resident_exact,
     proportional_bytes,
     resident_peak_bytes,
 )
-from orchestrator.worker.replay import TraceResult
+from orchestrator.worker.probes.replay import TraceResult
+from orchestrator.worker.probes.speed import find_speed
+from orchestrator.worker.probes.storages import StorageKey, live_keys
 from orchestrator.worker.roles import module_roles
-from orchestrator.worker.speed import find_speed
-from orchestrator.worker.storages import StorageKey, live_keys
 
 PACE_STEP = 5
 """The first step that is neither the first nor a probe."""

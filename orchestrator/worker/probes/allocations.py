@@ -19,8 +19,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from orchestrator.worker.operation_memory import operation
-from orchestrator.worker.replay import (
+from orchestrator.worker.probes.operation_memory import operation
+from orchestrator.worker.probes.replay import (
     BY_COLLECTIVE,
     BY_ROLE,
     Block,
@@ -30,7 +30,7 @@ from orchestrator.worker.replay import (
     TraceResult,
     replay,
 )
-from orchestrator.worker.storages import StorageKey, storage_key
+from orchestrator.worker.probes.storages import StorageKey, storage_key
 
 LET_GO_S = 0.001
 """How long the first operation after a collective waits: gloo's thread lets go of the operands a

@@ -6,7 +6,7 @@ import sys
 import psutil
 import pytest
 
-from orchestrator.worker.process_memory import (
+from orchestrator.worker.probes.process_memory import (
     container_peak_bytes,
     proportional_bytes,
     resident_bytes,
@@ -118,7 +118,7 @@ def test_a_machine_without_control_groups_knows_no_container_peak(tmp_path):
 
 FREES = """
 import ctypes, sys
-from orchestrator.worker.process_memory import make_resident_exact, resident_bytes
+from orchestrator.worker.probes.process_memory import make_resident_exact, resident_bytes
 if sys.argv[1] == "exact":
     assert make_resident_exact()
 libc = ctypes.CDLL(None)

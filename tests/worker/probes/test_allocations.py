@@ -5,9 +5,9 @@ import gc
 import pytest
 import torch
 
-from orchestrator.worker.allocations import AllocationTrace
-from orchestrator.worker.replay import BY_ROLE, BY_USE
-from orchestrator.worker.storages import live_keys, live_storages, storage_key
+from orchestrator.worker.probes.allocations import AllocationTrace
+from orchestrator.worker.probes.replay import BY_ROLE, BY_USE
+from orchestrator.worker.probes.storages import live_keys, live_storages, storage_key
 
 
 @pytest.fixture

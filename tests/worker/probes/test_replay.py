@@ -1,6 +1,6 @@
 """Windows written by hand: what was held, and when it was most."""
 
-from orchestrator.worker.replay import (
+from orchestrator.worker.probes.replay import (
     BY_ROLE,
     Block,
     Change,

@@ -7,7 +7,7 @@ import torch
 from orchestrator.measure.sample import RankSpeed
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.worker.engine import Batch
-from orchestrator.worker.flops import GEMM_SIZE, count_flops, measured_gemm_flops_per_s
+from orchestrator.worker.probes.flops import GEMM_SIZE, count_flops, measured_gemm_flops_per_s
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -1,7 +1,7 @@
 """Histories written by hand, as torch 2.13's allocator writes them."""
 
 from orchestrator.measure.ledger import empty_ledger
-from orchestrator.worker.cuda_history import NamedBlock, PhaseStart, ledgers_by_phase
+from orchestrator.worker.probes.cuda_history import NamedBlock, PhaseStart, ledgers_by_phase
 
 PHASES = [PhaseStart(at_us=100.0, phase="forward"), PhaseStart(at_us=200.0, phase="backward")]
 

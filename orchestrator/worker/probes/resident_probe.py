@@ -4,7 +4,7 @@ A step of its own, since tracing and profiling take memory themselves.
 """
 
 from orchestrator.measure.sample import ResidentMemory
-from orchestrator.worker.process_memory import (
+from orchestrator.worker.probes.process_memory import (
     proportional_bytes,
     resident_bytes,
     resident_peak_bytes,

@@ -14,9 +14,10 @@ import torch
 
 from orchestrator.measure.ledger import Ledger, completed
 from orchestrator.measure.sample import ProbedMemory
-from orchestrator.worker.allocations import AllocationTrace
-from orchestrator.worker.attribution import attributed, tell_roles
-from orchestrator.worker.cuda_history import (
+from orchestrator.worker.engine import Engine
+from orchestrator.worker.probes.allocations import AllocationTrace
+from orchestrator.worker.probes.attribution import attributed, tell_roles
+from orchestrator.worker.probes.cuda_history import (
     NamedBlock,
     PhaseStart,
     history_of,
@@ -24,10 +25,9 @@ from orchestrator.worker.cuda_history import (
     memory_history,
     now_us,
 )
-from orchestrator.worker.engine import Engine
-from orchestrator.worker.operation_memory import OperationMemory
-from orchestrator.worker.replay import Moment, TraceResult
-from orchestrator.worker.storages import StorageKey, live_storages
+from orchestrator.worker.probes.operation_memory import OperationMemory
+from orchestrator.worker.probes.replay import Moment, TraceResult
+from orchestrator.worker.probes.storages import StorageKey, live_storages
 
 CLOSE = 0.01
 """How near the replayed history must come to the allocator's own peak to be taken for it."""

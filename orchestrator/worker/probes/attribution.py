@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from orchestrator.worker.allocations import AllocationTrace
 from orchestrator.worker.engine import Engine
-from orchestrator.worker.replay import BY_USE
+from orchestrator.worker.probes.allocations import AllocationTrace
+from orchestrator.worker.probes.replay import BY_USE
 
 
 @contextmanager

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from orchestrator.data.build import build_data
-from orchestrator.worker.flops import count_flops, measured_gemm_flops_per_s
-from orchestrator.worker.speed import find_speed
+from orchestrator.worker.probes.flops import count_flops, measured_gemm_flops_per_s
+from orchestrator.worker.probes.speed import find_speed
 
 USER_CODE = """
 import torch

@@ -1,8 +1,8 @@
 import psutil
 import pytest
 
-from orchestrator.worker.gpu import open_gpu
-from orchestrator.worker.node import EVERY_S, NodeMonitor
+from orchestrator.worker.probes.gpu import open_gpu
+from orchestrator.worker.probes.node import EVERY_S, NodeMonitor
 
 
 def test_a_machine_is_looked_at_now_and_then():

@@ -1,0 +1,1 @@
+"""What measures a rank: memory by category, resident memory, operations, the GPU, the machine."""
