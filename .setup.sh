@@ -15,7 +15,7 @@ if ! { [ -x .venv/bin/python ] && .venv/bin/python -c 'import pip' 2>/dev/null \
     rm -rf .venv
     "$python" -m venv .venv
 fi
-echo "Setting up .venv; once, a few minutes (log: $log)"
+echo "Setting up .venv; once, a few minutes (log: $log)" >&2
 if ! .venv/bin/python -m pip install --disable-pip-version-check --constraint .constraints.txt \
         --editable '.[dev]' > "$log" 2>&1; then
     grep -v '^WARNING' "$log" | tail -n 15 >&2

@@ -53,7 +53,7 @@ def test_the_first_command_sets_everything_up_and_trains(tmp_path):
     started = time.monotonic()
     again = run("make plan JOB=jobs/resnet_zero2.yaml", cwd=clone, timeout_s=120)
     assert again.returncode == 0, again.stderr
-    assert "Setting up" not in again.stdout, "set-up was repeated"
+    assert "Setting up" not in again.stderr, "set-up was repeated"
     assert time.monotonic() - started < 20
 
     left = run("git status --short", cwd=clone, timeout_s=60)

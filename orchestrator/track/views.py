@@ -49,7 +49,8 @@ class View:
 def view_id(name: str, *, run_id: str | None) -> str:
     """What a view is called in its link: of one run, or of all runs of the experiment."""
     short = name.lower().replace(" ", "-")
-    return f"orchestrator-{short}" if run_id is None else f"{run_id}-{short}"
+    # Short, since it stands in a link that people read; enough to tell an experiment's runs apart.
+    return f"orchestrator-{short}" if run_id is None else f"{run_id[:12]}-{short}"
 
 
 def view_links(base_url: str, run: TrackedRun) -> dict[str, str]:
