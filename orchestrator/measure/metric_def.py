@@ -26,12 +26,12 @@ class MetricDef(Generic[Source]):
     """A running peak: sent when it changes, and else only now and then."""
 
 
-def as_mib(n_bytes: int | None) -> float | None:
+def in_mib(n_bytes: int | None) -> float | None:
     """Bytes in MiB."""
     return None if n_bytes is None else n_bytes / MIB
 
 
-def as_tera(per_s: float | None) -> float | None:
+def in_tera(per_s: float | None) -> float | None:
     """Operations a second in TFLOP/s."""
     return None if per_s is None else per_s / 1e12
 

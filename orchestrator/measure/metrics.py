@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from orchestrator.measure.ledger import unattributed_ratio
-from orchestrator.measure.metric_def import STEP_PARTS, MetricDef, as_mib, as_tera, part_ms
+from orchestrator.measure.metric_def import STEP_PARTS, MetricDef, in_mib, in_tera, part_ms
 from orchestrator.measure.peaks import known_max
 from orchestrator.measure.rank_metrics import RANK_METRICS
 from orchestrator.measure.run_record import RunRecord
@@ -72,7 +72,7 @@ JOB_METRICS: tuple[MetricDef[JobStep], ...] = (
         name="throughput/tflops_per_s",
         unit="TFLOP/s",
         meaning="the whole job: operations of the model, without recomputation; no probe steps",
-        value=lambda step: as_tera(job_flops_per_s(step)),
+        value=lambda step: in_tera(job_flops_per_s(step)),
     ),
     MetricDef(
         name="throughput/mfu_ratio",
@@ -103,7 +103,7 @@ SUMMARY_METRICS: tuple[MetricDef[RunRecord], ...] = (
         name="summary/peak_mib",
         unit="MiB",
         meaning="peak of tensor bytes on the device of the fullest rank",
-        value=lambda run: as_mib(known_max(*(row.peak_bytes for row in run.ranks))),
+        value=lambda run: in_mib(known_max(*(row.peak_bytes for row in run.ranks))),
     ),
     MetricDef(
         name="summary/samples_per_s",
@@ -121,7 +121,7 @@ SUMMARY_METRICS: tuple[MetricDef[RunRecord], ...] = (
         name="summary/tflops_per_s",
         unit="TFLOP/s",
         meaning="the whole job, median after warm-up",
-        value=lambda run: as_tera(run.flops_per_s),
+        value=lambda run: in_tera(run.flops_per_s),
     ),
     MetricDef(
         name="summary/mfu_ratio",
@@ -139,7 +139,7 @@ SUMMARY_METRICS: tuple[MetricDef[RunRecord], ...] = (
         name="summary/host_mib",
         unit="MiB",
         meaning="offloaded tensors in host memory, of the rank that keeps most there",
-        value=lambda run: as_mib(known_max(*(row.host_bytes for row in run.ranks))),
+        value=lambda run: in_mib(known_max(*(row.host_bytes for row in run.ranks))),
     ),
     MetricDef(
         name="summary/final_loss",

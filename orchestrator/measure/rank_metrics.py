@@ -6,7 +6,7 @@ Pure arithmetic; touches nothing outside. What is unknown is `None`.
 from collections.abc import Callable
 
 from orchestrator.measure.ledger import CATEGORY_MEANINGS
-from orchestrator.measure.metric_def import STEP_PARTS, MetricDef, as_mib, as_tera, part_ms
+from orchestrator.measure.metric_def import STEP_PARTS, MetricDef, in_mib, in_tera, part_ms
 from orchestrator.measure.peaks import RankPeaks, RankStep
 from orchestrator.measure.sample import RankSample
 from orchestrator.measure.throughput import rank_flops_per_s, rank_samples_per_s
@@ -41,7 +41,7 @@ def _rank_memory(
         name=f"memory_{name}_mib/{{rank}}",
         unit="MiB",
         meaning=meaning,
-        value=lambda rank: as_mib(bytes_of(rank.peaks)),
+        value=lambda rank: in_mib(bytes_of(rank.peaks)),
         rarely_changes=True,
     )
 
@@ -51,7 +51,7 @@ def _ledger_line(category: str, meaning: str) -> MetricDef[RankStep]:
         name=f"memory_{category}_mib/{{rank}}",
         unit="MiB",
         meaning=f"at the running peak: {meaning}",
-        value=lambda rank: as_mib((rank.peaks.ledger or {}).get(category)),
+        value=lambda rank: in_mib((rank.peaks.ledger or {}).get(category)),
         rarely_changes=True,
     )
 
@@ -61,19 +61,19 @@ _GPU_VALUES: tuple[tuple[str, str, str, Callable[[RankSample], float | None]], .
         "memory_cached_mib",
         "MiB",
         "held by CUDA's caching allocator as the step ends and used by no tensor",
-        lambda sample: as_mib(sample.cuda.cached_bytes) if sample.cuda else None,
+        lambda sample: in_mib(sample.cuda.cached_bytes) if sample.cuda else None,
     ),
     (
         "memory_fragmented_mib",
         "MiB",
         "of what is cached, what lies between tensors and cannot be given back",
-        lambda sample: as_mib(sample.cuda.fragmented_bytes) if sample.cuda else None,
+        lambda sample: in_mib(sample.cuda.fragmented_bytes) if sample.cuda else None,
     ),
     (
         "memory_context_mib",
         "MiB",
         "taken on the GPU beyond PyTorch's allocator: CUDA context, NCCL, libraries, others",
-        lambda sample: as_mib(sample.gpu.beyond_allocator_bytes) if sample.gpu else None,
+        lambda sample: in_mib(sample.gpu.beyond_allocator_bytes) if sample.gpu else None,
     ),
     (
         "gpu_utilization_ratio",
@@ -118,7 +118,7 @@ RANK_METRICS: tuple[MetricDef[RankStep], ...] = (
         name="tflops_per_rank/{rank}",
         unit="TFLOP/s",
         meaning="operations of one rank's part of the model over its own time; no probe steps",
-        value=lambda rank: as_tera(rank_flops_per_s(rank.sample)),
+        value=lambda rank: in_tera(rank_flops_per_s(rank.sample)),
     ),
     *(
         _rank_memory(name, meaning, bytes_of)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from statistics import median
 
 from orchestrator.measure.ledger import CATEGORIES, UNATTRIBUTED
+from orchestrator.measure.metric_def import in_mib
 from orchestrator.measure.run_record import RankRow, StepTimes
 from orchestrator.measure.sample import PHASES
-from orchestrator.units import MIB
 
 MAX_ROWS = 16
 """Beyond so many ranks the table shows their spread instead."""
@@ -29,12 +29,8 @@ class _Column:
         return value if isinstance(value, str) else f"{value:,.{self.decimals}f}"
 
 
-def _mib(n_bytes: int | None) -> float | None:
-    return None if n_bytes is None else n_bytes / MIB
-
-
 def _line_of(category: str) -> Callable[[RankRow], float | None]:
-    return lambda row: _mib((row.ledger or {}).get(category))
+    return lambda row: in_mib((row.ledger or {}).get(category))
 
 
 def _ms(seconds: float | None) -> float | None:
@@ -44,11 +40,11 @@ def _ms(seconds: float | None) -> float | None:
 _COLUMNS = (
     _Column(title="node", value=lambda row: row.node),
     _Column(title="device", value=lambda row: row.device),
-    _Column(title="peak MiB", value=lambda row: _mib(row.peak_bytes)),
+    _Column(title="peak MiB", value=lambda row: in_mib(row.peak_bytes)),
     _Column(title="at", value=lambda row: row.peak_phase),
-    _Column(title="RSS MiB", value=lambda row: _mib(row.rss_peak_bytes)),
-    _Column(title="host MiB", value=lambda row: _mib(row.host_bytes)),
-    _Column(title="NVMe MiB", value=lambda row: _mib(row.nvme_bytes)),
+    _Column(title="RSS MiB", value=lambda row: in_mib(row.rss_peak_bytes)),
+    _Column(title="host MiB", value=lambda row: in_mib(row.host_bytes)),
+    _Column(title="NVMe MiB", value=lambda row: in_mib(row.nvme_bytes)),
     _Column(title="samples/s", value=lambda row: row.samples_per_s),
     _Column(title="step ms", value=lambda row: _ms(row.step_s.median)),
     _Column(title="data", value=lambda row: _ms(row.step_s.data)),
@@ -60,15 +56,15 @@ _COLUMNS = (
     _Column(title="checkpoint", value=lambda row: _ms(row.step_s.checkpoint)),
 )
 _LEDGER_COLUMNS = (
-    _Column(title="peak MiB", value=lambda row: _mib(row.peak_bytes)),
+    _Column(title="peak MiB", value=lambda row: in_mib(row.peak_bytes)),
     *(_Column(title=name, value=_line_of(name)) for name in CATEGORIES),
-    _Column(title="cached", value=lambda row: _mib(row.cuda.cached_bytes if row.cuda else None)),
+    _Column(title="cached", value=lambda row: in_mib(row.cuda.cached_bytes if row.cuda else None)),
     _Column(
         title="context",
-        value=lambda row: _mib(row.gpu.beyond_allocator_bytes if row.gpu else None),
+        value=lambda row: in_mib(row.gpu.beyond_allocator_bytes if row.gpu else None),
     ),
-    _Column(title="on host", value=lambda row: _mib(row.host_bytes)),
-    _Column(title="on NVMe", value=lambda row: _mib(row.nvme_bytes)),
+    _Column(title="on host", value=lambda row: in_mib(row.host_bytes)),
+    _Column(title="on NVMe", value=lambda row: in_mib(row.nvme_bytes)),
 )
 
 
@@ -202,7 +198,7 @@ def _spread(columns: Sequence[_Column], ranks: Sequence[RankRow]) -> str:
 def _extremes(ranks: Sequence[RankRow]) -> list[str]:
     lines = []
     full = max(ranks, key=lambda row: row.peak_bytes or 0)
-    if (peak_mib := _mib(full.peak_bytes)) is not None:
+    if (peak_mib := in_mib(full.peak_bytes)) is not None:
         lines.append(f"fullest: {_who(full)}, {peak_mib:,.1f} MiB at {full.peak_phase}")
     slow = max(ranks, key=lambda row: row.step_s.median or 0)
     if (step_ms := _ms(slow.step_s.median)) is not None:
