@@ -207,6 +207,23 @@ def test_the_host_s_ledger_tells_what_was_offloaded(trained, zero, host):
     assert found == pytest.approx(host, rel=WITHIN)
 
 
+def test_on_nvme_what_is_swapped_out_is_on_neither_device_nor_host(trained, tmp_path_factory):
+    path = tmp_path_factory.mktemp("nvme_ledger")
+    zero = {"stage": 3, "offload_optimizer": "nvme", "offload_params": "nvme"}
+    outcome = trained({**zero, "nvme_path": str(path)})
+    for rank in (0, 1):
+        probed = outcome.probed(rank)
+        for ledger in probed.edge_ledgers.values():
+            # No weights, no optimizer state and no gradients rest on the device.
+            assert ledger["params"] + ledger["optimizer"] + ledger["gradients"] == 0
+            assert ledger["unattributed"] < WITHIN * sum(ledger.values())
+        assert probed.host_ledger["optimizer"] == 0
+        (nvme_bytes,) = {s.nvme_bytes for s in outcome.samples(rank) if s.nvme_bytes}
+        # Halves of master weights and both moments; of weights and gradients, those of the largest
+        # parameter: less than 1 MiB is not worth a file to DeepSpeed (swap_tensor/utils.py).
+        assert nvme_bytes / P == pytest.approx((4 + 8) / 2 + (4 + 4) / 2 * L / P, rel=WITHIN)
+
+
 def test_resident_memory_grows_by_what_tensors_take_in_exact_mode(train):
     """The peak of a step above its beginning, in pages and in tensors."""
     outcome = train(
