@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from orchestrator.launch.ray_train import RayLauncher
     from orchestrator.plan.resources import Machine
 
+# What became of a launch that ended before it had a record; of wrong input nothing became.
+_OUTCOMES = {
+    ExitCode.FAILED: "failed",
+    ExitCode.DOES_NOT_FIT: "infeasible",
+    ExitCode.INTERRUPTED: "interrupted",
+}
 JSON_HELP = "print one JSON object on stdout and everything else on stderr"
 
 
@@ -60,7 +66,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(err: OrchestratorError, *, as_json: bool) -> int:
     sys.stderr.write(f"{err}\n")
     if as_json:
-        json.dump({"error": str(err), "exit_code": int(err.exit_code)}, sys.stdout)
+        answer = {"error": str(err), "exit_code": int(err.exit_code)}
+        if err.exit_code in _OUTCOMES:
+            answer["outcome"] = _OUTCOMES[err.exit_code]
+        json.dump(answer, sys.stdout)
         sys.stdout.write("\n")
     return err.exit_code
 
@@ -180,7 +189,7 @@ def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
     from orchestrator.terminal import Display
     from orchestrator.track.environment import mlflow_environment
     from orchestrator.track.mlflow import MlflowTracker
-    from orchestrator.track.store import store_at
+    from orchestrator.track.store import store_of
 
     if options.in_process and options.address:
         raise UsageError("--in-process runs without Ray and --address on one; keep one of the two")
@@ -195,11 +204,11 @@ def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
                 f"--in-process runs one worker and {options.job} asks for "
                 f"{plan.resources.workers}; add --set resources.workers=1"
             )
+        store = store_of(job, state=_home_path(options))
         home = open_home(_home_path(options))
         os.environ.update(mlflow_environment())
-        store = store_at(job.spec.tracking.uri, state=home.path)
         _say(options, plan_text(plan))
-        extensions = home.extensions(chosen=os.environ.get("TORCH_EXTENSIONS_DIR"))
+        extensions = home.extensions(os.environ)
         make_ready(
             plan.compiled_ops,
             folder=extensions,

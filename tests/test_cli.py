@@ -94,7 +94,9 @@ def refused(capsys, tmp_path):
         exit_code = main(["launch", *map(str, arguments), "--home", str(home), "--json"])
         assert time.monotonic() - started < 5, "what is wrong is not told at once"
         said = capsys.readouterr()
-        assert json.loads(said.out) == {"error": said.err.strip(), "exit_code": exit_code}
+        outcome = {"outcome": "infeasible"} if exit_code == 3 else {}
+        answer = {"error": said.err.strip(), "exit_code": exit_code, **outcome}
+        assert json.loads(said.out) == answer
         assert "Traceback" not in said.err
         assert sorted(tmp_path.rglob("*")) == before, "something was begun"
         return exit_code, said.err.strip()
@@ -142,6 +144,19 @@ def test_what_the_machine_has_not_is_told_with_exit_code_3(case, job, refused):
     assert exit_code == 3
     assert len(said.splitlines()) == 1
     assert re.search(words, said)
+
+
+def test_what_the_machine_has_not_is_told_with_its_place_in_the_file(job, refused):
+    exit_code, said = refused(job(resources="{workers: 10000, device: cpu}"))
+    assert exit_code == 3
+    assert re.search(r"job\.yaml:6:13: resources\.workers: 10000 workers", said)
+
+
+def test_a_tracking_store_below_a_folder_that_is_not_there_is_refused(job, refused):
+    exit_code, said = refused(job("tracking: {uri: 'sqlite:////nonexistent/dir/x.db'}"))
+    assert exit_code == 2
+    assert re.search(r"job\.yaml:7:12: tracking\.uri: there is no folder /nonexistent, in", said)
+    assert not Path("/nonexistent").exists()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import fcntl
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -63,7 +64,11 @@ def make_ready(
         for op in ops:
             if not (folder / f".{op}.ready").exists():
                 show(f"Compiling DeepSpeed's {op}, once on this machine; it takes a minute or two")
-                _build(op, folder=folder, environment=environment)
+                # A compiler that is killed leaves its temporary files behind.
+                with tempfile.TemporaryDirectory(
+                    prefix=".build-", dir=folder, ignore_cleanup_errors=True
+                ) as temporary:
+                    _build(op, folder=folder, environment={**environment, "TMPDIR": temporary})
                 (folder / f".{op}.ready").touch()
 
 

@@ -1,10 +1,12 @@
-"""What this machine has and lacks, each with what mends it. Looks, and changes nothing."""
+"""What this machine has and lacks, each with what mends it. Looks, and leaves nothing changed."""
 
+import os
 import platform
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from ctypes.util import find_library
 from dataclasses import asdict, dataclass
@@ -56,8 +58,8 @@ def examine_machine(*, state: Path, environment: Mapping[str, str]) -> list[Find
         _cpus(),
         _gpus(environment),
         _memory(),
-        _space("shared memory", Path("/dev/shm"), at_least=MIN_SHM_BYTES),
-        _space("disk for state", state, at_least=MIN_DISK_BYTES),
+        examine_space("shared memory", Path("/dev/shm"), at_least=MIN_SHM_BYTES),
+        _state(state),
         _port(),
     ]
 
@@ -145,9 +147,31 @@ def _memory() -> Finding:
     return Finding(name="memory", level="ok", found=found)
 
 
-def _space(name: str, path: Path, *, at_least: int) -> Finding:
-    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    free = shutil.disk_usage(there).free
+def _state(path: Path) -> Finding:
+    name = "disk for state"
+    try:
+        # Permissions do not tell: a disk may be read-only, and root may not write everywhere.
+        with tempfile.TemporaryDirectory(prefix=".probe-", dir=_nearest(path)):
+            pass
+    except OSError as err:
+        return Finding(
+            name=name,
+            level="missing",
+            found=f"{path} cannot be written: {err.strerror}",
+            mend="choose another folder with --home or ORCHESTRATOR_HOME",
+        )
+    return examine_space(name, path, at_least=MIN_DISK_BYTES)
+
+
+def examine_space(name: str, path: Path, *, at_least: int) -> Finding:
+    """Look at the room there is.
+
+    Args:
+        name: what it is for.
+        path: a folder, which need not be there yet.
+        at_least: bytes that must be free.
+    """
+    free = shutil.disk_usage(_nearest(path)).free
     good = free >= at_least
     return Finding(
         name=name,
@@ -155,6 +179,12 @@ def _space(name: str, path: Path, *, at_least: int) -> Finding:
         found=f"{as_bytes(free)} free at {path}",
         mend=None if good else f"free at least {as_bytes(at_least)} at {path}",
     )
+
+
+def _nearest(path: Path) -> Path:
+    """The path itself, or of its parents the nearest that is there."""
+    paths = (path.absolute(), *path.absolute().parents)
+    return next(p for p in paths if os.path.exists(p))
 
 
 def _port() -> Finding:

@@ -1,4 +1,4 @@
-"""The state folder: tracking store, run folders, compiled extensions, logs.
+"""The state folder: tracking store, run folders, logs; and where compiled extensions lie.
 
 `.orchestrator/` in the current folder unless `--home` or ORCHESTRATOR_HOME names another.
 """
@@ -6,7 +6,9 @@
 import hashlib
 import os
 import re
+import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -38,16 +40,24 @@ class Home:
             raise UsageError(f"run folder {folder} cannot be made: {err.strerror}") from err
         return folder
 
-    def extensions(self, *, chosen: str | None) -> Path:
+    def extensions(self, environment: Mapping[str, str]) -> Path:
         """Where compiled ops lie: one folder for each set of versions and processor.
 
+        It is TORCH_EXTENSIONS_DIR where that is set; else in the user's cache, which all state
+        folders share; else, where there is none that can be written, in this state folder.
+
         Args:
-            chosen: TORCH_EXTENSIONS_DIR, when the user sets it.
+            environment: the environment variables of this process.
         """
-        if chosen:
+        if chosen := environment.get("TORCH_EXTENSIONS_DIR"):
             return Path(chosen)
-        parts = f"torch-{version('torch')}_deepspeed-{version('deepspeed')}_{_processor()}"
-        return self.path / "extensions" / re.sub(r"[^\w.-]", "_", parts)
+        parts = (
+            f"extensions-torch{version('torch')}-deepspeed{version('deepspeed')}"
+            f"-{sys.implementation.cache_tag}-{_processor()}"
+        )
+        name = re.sub(r"[^\w.-]", "_", parts)
+        cache = _cache_folder(environment)
+        return (self.path if cache is None else cache / "orchestrator") / name
 
 
 def open_home(path: Path) -> Home:
@@ -73,6 +83,22 @@ def open_home(path: Path) -> Home:
 def versions() -> dict[str, str]:
     """Library -> version, as installed."""
     return {name: version(name) for name in _LIBRARIES}
+
+
+def _cache_folder(environment: Mapping[str, str]) -> Path | None:
+    """The user's cache, if it can be written; it need not be there yet.
+
+    Source:
+        XDG Base Directory Specification 0.8: a relative XDG_CACHE_HOME is to be ignored.
+    """
+    xdg, home = (environment.get(name, "") for name in ("XDG_CACHE_HOME", "HOME"))
+    cache = Path(xdg) if os.path.isabs(xdg) else Path(home) / ".cache"
+    if not cache.is_absolute():
+        return None
+    for folder in (cache / "orchestrator", cache, cache.parent):
+        if os.path.exists(folder):
+            return cache if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) else None
+    return None
 
 
 def _processor() -> str:

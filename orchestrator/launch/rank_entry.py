@@ -21,7 +21,7 @@ from typing import Any
 import ray.train
 
 from orchestrator.launch.failure import Cause, RankError, RankRaisedError, cause_of
-from orchestrator.launch.step_file import StepFile
+from orchestrator.launch.unsent import UnsentRecords
 from orchestrator.measure.sample import RankSample, Record, to_json
 from orchestrator.plan.launch_plan import LaunchPlan
 
@@ -38,6 +38,8 @@ class RankTask:
     plan: LaunchPlan
     log_folder: Path | None
     """Where the rank's output goes; `None` leaves it with Ray."""
+    unsent_folder: Path | None
+    """Where its records lie until they are reported; `None` where the driver cannot see it."""
     collective_timeout_s: float
 
 
@@ -62,9 +64,8 @@ def train_on_rank(config: dict[str, Any]) -> None:
         master_port=int(os.environ["MASTER_PORT"]),
         entered_unix_s=float(os.environ["ORCHESTRATOR_ENTERED_UNIX_S"]),
     )
-    reporter = Reporter(send=ray.train.report)
-    steps = None if task.log_folder is None else StepFile(task.log_folder, rank=rank)
-
+    unsent = None if task.unsent_folder is None else UnsentRecords(task.unsent_folder, rank=rank)
+    reporter = Reporter(send=ray.train.report, unsent=unsent)
     last_step = 0
 
     def put(record: Record) -> None:
@@ -72,8 +73,6 @@ def train_on_rank(config: dict[str, Any]) -> None:
         reporter.put(record)
         if isinstance(record, RankSample):
             last_step = record.step
-            if steps is not None:
-                steps.note(last_step)
 
     try:
         run_rank(task.plan, place, put=put, pace=reporter.pace, timeout_s=task.collective_timeout_s)
@@ -97,10 +96,18 @@ def train_on_rank(config: dict[str, Any]) -> None:
 
 
 class Reporter:
-    """Collects a rank's records and sends them in the background, at steps all ranks agree on."""
+    """Collects a rank's records and sends them in the background, at steps all ranks agree on.
 
-    def __init__(self, *, send: Callable[[dict[str, Any]], None]) -> None:
+    Args:
+        send: sends a report; waits for the other ranks.
+        unsent: keeps what is not sent yet from getting lost with the rank.
+    """
+
+    def __init__(
+        self, *, send: Callable[[dict[str, Any]], None], unsent: UnsentRecords | None = None
+    ) -> None:
         self._send = send
+        self._unsent = unsent
         self._waiting: list[Record] = []
         self._queue: queue.SimpleQueue[list[Record] | None] = queue.SimpleQueue()
         self._error: BaseException | None = None
@@ -117,6 +124,8 @@ class Reporter:
         if self._error is not None:
             raise self._error
         self._waiting.append(record)
+        if self._unsent is not None:
+            self._unsent.append(record)
         if isinstance(record, RankSample) and (
             record.step == 1 or (self._every_steps and record.step % self._every_steps == 0)
         ):
@@ -133,6 +142,8 @@ class Reporter:
     def _flush(self) -> None:
         self._queue.put(self._waiting)
         self._waiting = []
+        if self._unsent is not None:
+            self._unsent.end_report()
 
     def _work(self) -> None:
         while (records := self._queue.get()) is not None:
@@ -142,6 +153,8 @@ class Reporter:
                 # The outermost frame of this thread: `put` and `close` raise it in the rank's own.
                 self._error = err
                 return
+            if self._unsent is not None:
+                self._unsent.reported()
 
 
 def report_every(step_s: float) -> int:

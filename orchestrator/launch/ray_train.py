@@ -166,6 +166,7 @@ class RayLauncher:
         task = RankTask(
             plan=launch.plan,
             log_folder=None if self._verbose or not local else launch.log_folder,
+            unsent_folder=launch.log_folder if local else None,
             collective_timeout_s=launch.collective_timeout_s,
         )
         return (LocalTrainer if local else DataParallelTrainer)(

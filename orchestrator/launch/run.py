@@ -21,6 +21,7 @@ from orchestrator.launch.failure import Failure, RunError
 from orchestrator.launch.follow import Follower
 from orchestrator.launch.home import Home, versions
 from orchestrator.launch.stop_signals import signals_held_back
+from orchestrator.launch.unsent import forget_unsent, take_over_unsent
 from orchestrator.measure.points import summary_points
 from orchestrator.measure.run_record import Outcome, RunRecord
 from orchestrator.measure.sample import RankFailure, Record
@@ -113,7 +114,10 @@ def run_plan(
     writer.start()
     outcome, failure = _run(launcher, launch)
     with signals_held_back(show=log.warning):
-        if failure is not None:
+        if failure is None:
+            forget_unsent(launch.log_folder)
+        else:
+            take_over_unsent(launch.log_folder, spool_path=outbox.spool_path)
             _note_failure(outbox, failure)
         follower.stop()
         record = tally.record(

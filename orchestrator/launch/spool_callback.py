@@ -10,7 +10,8 @@ from typing import Any
 
 from ray.train import UserCallback
 
-from orchestrator.measure.sample import EvalResult, record_from_json
+from orchestrator.launch.unsent import in_time
+from orchestrator.measure.sample import record_from_json
 from orchestrator.track.spool import SpoolWriter
 
 log = logging.getLogger(__name__)
@@ -31,16 +32,15 @@ class SpoolCallback(UserCallback):  # type: ignore[misc]
     ) -> None:
         """Keep what all ranks reported together."""
         try:
-            told = [values for report in metrics for values in report.get("records", ())]
+            told = [
+                record_from_json(values)
+                for report in metrics
+                for values in report.get("records", ())
+            ]
             with SpoolWriter(self._spool_path) as spool:
-                for values in sorted(told, key=_in_time):
-                    spool.append(record_from_json(values))
+                for record in sorted(told, key=in_time):
+                    spool.append(record)
         except (OSError, ValueError) as err:
             if not self._failed:
                 log.error("records cannot be kept in %s: %s", self._spool_path, err)
             self._failed = True
-
-
-def _in_time(values: dict[str, Any]) -> tuple[int, bool]:
-    """Step by step over all ranks, as it happened, where each report holds one rank's steps."""
-    return values.get("step", 0), values.get("kind") == EvalResult.kind

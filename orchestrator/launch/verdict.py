@@ -1,18 +1,19 @@
 """How the ranks of a Ray run ended: what Ray says of them, joined with what they left behind.
 
-Reads the run's spool, the ranks' logs and their step files; imports no Ray.
+Reads the run's spool, the ranks' logs and what they had not reported yet; imports no Ray.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from orchestrator.launch.base import Launch
 from orchestrator.launch.failure import RankError, RankRaisedError, RunError, judge
-from orchestrator.launch.step_file import last_noted_step
+from orchestrator.launch.unsent import unsent_records
 from orchestrator.measure.sample import RankFacts, RankSample
-from orchestrator.track.spool import read_spool
+from orchestrator.track.spool import records_in
 
 DIED = "WorkerDiedError"
 _FATAL = re.compile(r"\*\*\* (SIG[A-Z]+) received|Fatal Python error: ([A-Za-z -]+)")
@@ -51,12 +52,7 @@ def verdict(errors: Mapping[int, RankError], launch: Launch) -> RunError:
         errors: rank -> what Ray says it ended with; at least one.
         launch: whose records and logs tell the rest.
     """
-    last_steps, pids = _told(launch.spool_path)
-    for rank in errors:
-        # A record waits for the next report; this file has the steps since then too.
-        noted = last_noted_step(launch.log_folder, rank=rank)
-        if noted is not None:
-            last_steps[rank] = max(noted, last_steps.get(rank, 0))
+    last_steps, pids = _told(launch)
     told = {
         rank: replace(
             error,
@@ -84,17 +80,13 @@ def signal_of(log_path: Path) -> str | None:
     return next((name for name in reversed(names) if name), "SIGKILL")
 
 
-def _told(spool_path: Path) -> tuple[dict[int, int], dict[int, int]]:
-    """Last step and process id of every rank, as reported."""
+def _told(launch: Launch) -> tuple[dict[int, int], dict[int, int]]:
+    """Last step and process id of every rank, reported or not."""
     last_steps: dict[int, int] = {}
     pids: dict[int, int] = {}
-    offset, part = -1, read_spool(spool_path, 0)
-    while part.offset != offset:
-        for record in part.records:
-            if isinstance(record, RankSample):
-                last_steps[record.rank] = record.step
-            elif isinstance(record, RankFacts):
-                pids[record.rank] = record.pid
-        offset = part.offset
-        part = read_spool(spool_path, offset)
+    for record in chain(records_in(launch.spool_path), unsent_records(launch.log_folder)):
+        if isinstance(record, RankSample):
+            last_steps[record.rank] = max(record.step, last_steps.get(record.rank, 0))
+        elif isinstance(record, RankFacts):
+            pids[record.rank] = record.pid
     return last_steps, pids

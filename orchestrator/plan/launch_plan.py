@@ -74,7 +74,7 @@ def make_plan(
         ValueError: a factory's model was not counted.
     """
     spec = resolve_shapes(job)
-    resources = resolve_resources(spec.resources, machine=machine)
+    resources = resolve_resources(job, machine=machine)
     if spec.training.precision == "fp16" and resources.device == "cpu":
         message = "fp16 needs a GPU and this run is on the CPU; set bf16 or fp32"
         raise SpecError([job.problem("training.precision", message)])

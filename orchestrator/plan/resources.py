@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InfeasibleError
-from orchestrator.spec.sections import ResourcesSection
+from orchestrator.spec.load import JobFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,31 +29,39 @@ class Resources:
     gpus_per_worker: float
 
 
-def resolve_resources(section: ResourcesSection, *, machine: Machine) -> Resources:
+def resolve_resources(job: JobFile, *, machine: Machine) -> Resources:
     """Decide the device and check that every worker finds its place at once.
 
     Raises:
-        InfeasibleError: there are not enough cores or GPUs; it says how many there are.
+        InfeasibleError: there are not enough cores or GPUs; it says where that is asked for, and
+            how many there are.
     """
+    section = job.spec.resources
     device = section.device
     if device == "auto":
         device = "cuda" if machine.n_gpus >= 1 else "cpu"
     if device == "cuda" and machine.n_gpus < 1:
-        raise InfeasibleError(
-            f"resources.device: cuda is asked for and {machine.name} has no GPU; "
-            "set resources.device: cpu, or auto to use what there is"
+        raise _infeasible(
+            job,
+            "resources.device",
+            f"cuda is asked for and {machine.name} has no GPU; "
+            "set resources.device: cpu, or auto to use what there is",
         )
     if device == "cuda" and section.workers > machine.n_gpus:
-        raise InfeasibleError(
-            f"resources.workers: {section.workers} workers need {section.workers} GPUs and "
-            f"{machine.name} has {machine.n_gpus:g}; lower resources.workers or add GPUs"
+        raise _infeasible(
+            job,
+            "resources.workers",
+            f"{section.workers} workers need {section.workers} GPUs and "
+            f"{machine.name} has {machine.n_gpus:g}; lower resources.workers or add GPUs",
         )
     cores = section.workers * section.cpus_per_worker
     if cores > machine.n_cpus:
-        raise InfeasibleError(
-            f"resources.workers: {section.workers} workers x {section.cpus_per_worker:g} CPUs need "
+        raise _infeasible(
+            job,
+            "resources.workers",
+            f"{section.workers} workers x {section.cpus_per_worker:g} CPUs need "
             f"{cores:g} CPUs and {machine.name} has {machine.n_cpus:g}; "
-            "lower resources.workers or resources.cpus_per_worker (0.5 lets two share a core)"
+            "lower resources.workers or resources.cpus_per_worker (0.5 lets two share a core)",
         )
     return Resources(
         workers=section.workers,
@@ -61,6 +69,10 @@ def resolve_resources(section: ResourcesSection, *, machine: Machine) -> Resourc
         cpus_per_worker=section.cpus_per_worker,
         gpus_per_worker=1 if device == "cuda" else 0,
     )
+
+
+def _infeasible(job: JobFile, key: str, message: str) -> InfeasibleError:
+    return InfeasibleError(str(job.problem(key, message)))
 
 
 def this_machine(*, visible_devices: str | None) -> Machine:

@@ -9,6 +9,7 @@ import errno
 import json
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,14 +24,20 @@ SYNC_S = 1.0
 class SpoolWriter:
     """Appends records to a spool file; one writer at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sync: bool = True) -> None:
         """Open the file, creating it and its folder.
+
+        Args:
+            path: the spool.
+            sync: bring lines to the disk, which takes milliseconds; without it they outlive this
+                process and not the machine.
 
         Raises:
             OSError: it cannot be written.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = path.open("a+b", buffering=0)
+        self._sync_lines = sync
         self._synced_s = time.monotonic()
         self._torn = self._ends_torn()
 
@@ -46,13 +53,14 @@ class SpoolWriter:
         if self._file.write(line) != len(line):
             raise OSError(errno.ENOSPC, "the line was not written whole", self._file.name)
         self._torn = False
-        if time.monotonic() - self._synced_s >= SYNC_S:
+        if self._sync_lines and time.monotonic() - self._synced_s >= SYNC_S:
             self._sync()
 
     def close(self) -> None:
-        """Bring everything to the disk."""
+        """Bring everything to the disk, unless that was not wanted."""
         if not self._file.closed:
-            self._sync()
+            if self._sync_lines:
+                self._sync()
             self._file.close()
 
     def __enter__(self) -> "SpoolWriter":
@@ -124,6 +132,19 @@ def read_spool(path: Path, offset: int, *, max_bytes: int = 2**20) -> SpoolPart:
             if end - offset >= max_bytes:
                 break
     return SpoolPart(records=tuple(records), offset=end, n_corrupt=n_corrupt)
+
+
+def records_in(path: Path) -> Iterator[Record]:
+    """All records of a spool, in bounded memory.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    offset, part = -1, read_spool(path, 0)
+    while part.offset != offset:
+        yield from part.records
+        offset = part.offset
+        part = read_spool(path, offset)
 
 
 def _line(record: Record) -> bytes:

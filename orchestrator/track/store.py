@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from orchestrator.errors import UsageError
+from orchestrator.errors import SpecError, UsageError
+from orchestrator.spec.load import JobFile
 from orchestrator.track.base import TrackingUnavailableError
 from orchestrator.track.environment import silence
 
@@ -37,24 +38,43 @@ def embedded_store(state: Path) -> Store:
     return _sqlite_store(state.resolve() / "mlflow.db")
 
 
+def store_of(job: JobFile, *, state: Path) -> Store:
+    """The store that a job file names; see `store_at`.
+
+    Raises:
+        SpecError: it cannot be used; says where it is named.
+    """
+    try:
+        return store_at(job.spec.tracking.uri, state=state)
+    except UsageError as err:
+        raise SpecError([job.problem("tracking.uri", str(err))]) from err
+
+
 def store_at(uri: str | None, *, state: Path) -> Store:
-    """The store that a job file names.
+    """The store at an address; nothing is made yet.
 
     Args:
         uri: MLflow tracking URI; `None` is the embedded store.
         state: the state folder.
 
     Raises:
-        UsageError: MLflow 3.17 cannot use such a store.
+        UsageError: MLflow 3.17 cannot use such a store, or the folder of a SQLite file would have
+            to be made in one that is not there.
     """
     if uri is None:
         return embedded_store(state)
     if uri.startswith(_SQLITE):
-        return _sqlite_store(Path(unquote(uri.removeprefix(_SQLITE))).resolve())
+        database = Path(unquote(uri.removeprefix(_SQLITE))).resolve()
+        if not database.parent.parent.is_dir():
+            raise UsageError(
+                f"there is no folder {database.parent.parent}, in which to make "
+                f"{database.parent.name} for {database.name}; make it, or name another"
+            )
+        return _sqlite_store(database)
     if urlsplit(uri).scheme.split("+")[0] in _REMOTE or uri == "databricks":
         return Store(uri=uri, database=None, artifact_root=None)
     raise UsageError(
-        f"tracking.uri {uri!r} is no tracking store; write http://host:port, "
+        f"{uri!r} is no tracking store; write http://host:port, "
         "sqlite:///path/mlflow.db, or null for the store in the state folder"
     )
 

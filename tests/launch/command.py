@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.measure.sample import Record
-from orchestrator.track.spool import read_spool
+from orchestrator.track.spool import records_in
+from tests.worker.ranks import EXTENSIONS
 
 MARK = "ORCHESTRATOR_TEST_MARK"
 USER_CODE = """
-import os, time
+import os, signal, time
 import torch
 
 class Net(torch.nn.Module):
@@ -38,6 +39,8 @@ class Net(torch.nn.Module):
                 raise MemoryError("no room for it")
             if self.mode == "crash":
                 os.abort()
+            if self.mode == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
         return self.layer(x)
 
 class Rows(torch.utils.data.Dataset):
@@ -88,7 +91,14 @@ class Command:
         self.started_s = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-m", "orchestrator", *map(str, arguments), "--home", str(home)],
-            env={**inherited, MARK: self._mark, "TMPDIR": str(self._temp), **environment},
+            env={
+                **inherited,
+                MARK: self._mark,
+                "TMPDIR": str(self._temp),
+                # Not the cache of the person who runs the tests.
+                "TORCH_EXTENSIONS_DIR": str(EXTENSIONS),
+                **environment,
+            },
             stdin=subprocess.DEVNULL,
             stdout=self._output["stdout"],
             stderr=self._output["stderr"],
@@ -164,7 +174,7 @@ class Command:
 
     def records(self) -> list[Record]:
         """What its ranks have reported."""
-        return list(read_spool(self.folder / "records.jsonl", 0).records)
+        return list(records_in(self.folder / "records.jsonl"))
 
     def tracked(self, query: str) -> list[Any]:
         """Rows of MLflow's database; of a single column, its values."""

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -99,7 +100,11 @@ def test_a_compiler_that_fails_is_one_line_with_a_way_out(tmp_path, said):
 @pytest.mark.ray
 def test_a_build_that_is_interrupted_leaves_no_compiler_and_no_lock(tmp_path):
     compiler = tmp_path / "slow-c++"
-    compiler.write_text("#!/bin/sh\ncase $* in *-c*) exec sleep 300;; esac\nexec c++ $*\n")
+    # As c++ does, it leaves a file when it is killed.
+    slow = "mktemp -t ccXXXXXX.s > {}/temporary; exec sleep 300"
+    compiler.write_text(
+        f"#!/bin/sh\ncase $* in *-c*) {slow.format(tmp_path)};; esac\nexec c++ $*\n"
+    )
     compiler.chmod(0o755)
     ops = tmp_path / "ops"
     build = subprocess.Popen(
@@ -108,12 +113,15 @@ def test_a_build_that_is_interrupted_leaves_no_compiler_and_no_lock(tmp_path):
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
-    while not list(ops.glob("*/lock")):
+    temporary = tmp_path / "temporary"
+    while not (list(ops.glob("*/lock")) and temporary.exists() and temporary.read_text()):
         assert time.monotonic() < deadline
         assert build.poll() is None
         time.sleep(0.1)
     build.send_signal(signal.SIGINT)
     assert build.wait(10) != 0
     assert list(ops.glob("*/lock")) == []
+    assert Path(temporary.read_text().strip()).is_relative_to(ops)
+    assert list(ops.glob(".build-*")) == []
     commands = [p.info["cmdline"] or [] for p in psutil.process_iter(["cmdline"])]
     assert [words for words in commands if str(compiler) in words] == []

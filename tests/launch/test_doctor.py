@@ -1,9 +1,10 @@
 import json
+import re
 from collections import Counter
 
 import pytest
 
-from orchestrator.launch.doctor import MIN_DISK_BYTES, Finding, examine_machine
+from orchestrator.launch.doctor import Finding, examine_machine, examine_space
 from orchestrator.render import doctor_text
 
 
@@ -52,11 +53,29 @@ def test_hidden_gpus_are_not_counted(findings):
 
 
 def test_a_disk_of_too_little_room_is_missing(tmp_path):
-    # /proc has no room at all.
-    found = examine_machine(state=tmp_path.__class__("/proc/x"), environment={})
+    disk = examine_space("disk", tmp_path / "new", at_least=2**80)
+    assert disk.level == "missing"
+    assert disk.mend is not None
+    assert re.fullmatch(rf"free at least [\d,]+.0 .iB at {tmp_path}/new", disk.mend)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below", "/proc/nope", "/proc/no/pe"])
+def test_a_state_folder_that_cannot_be_written_is_told_as_such(place, tmp_path):
+    (tmp_path / "file").write_text("a file")
+    state = tmp_path / place
+    found = examine_machine(state=state, environment={})
     disk = next(finding for finding in found if finding.name == "disk for state")
     assert disk.level == "missing"
-    assert disk.mend == f"free at least {MIN_DISK_BYTES // 2**30}.0 GiB at /proc/x"
+    assert re.fullmatch(
+        rf"{state} cannot be written: (Not a|No such file or) directory", disk.found
+    )
+    assert disk.mend == "choose another folder with --home or ORCHESTRATOR_HOME"
+
+
+def test_looking_at_a_state_folder_leaves_nothing_in_it(tmp_path):
+    found = examine_machine(state=tmp_path, environment={})
+    assert next(finding.level for finding in found if finding.name == "disk for state") == "ok"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_findings_are_plain_json(findings):

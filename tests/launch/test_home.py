@@ -1,4 +1,6 @@
+import os
 import stat
+import sys
 
 import pytest
 
@@ -36,12 +38,49 @@ def test_runs_sort_as_they_were_started(tmp_path):
     assert len(set(names)) == 4
 
 
-def test_compiled_code_is_not_shared_between_versions_of_torch(tmp_path):
-    name = open_home(tmp_path).extensions(chosen=None).name
+def test_compiled_code_is_not_shared_between_versions(tmp_path):
+    name = open_home(tmp_path).extensions({}).name
     assert versions()["torch"].replace("+", "_") in name
     assert versions()["deepspeed"] in name
+    assert f"cpython-{sys.version_info[0]}{sys.version_info[1]}" in name
+
+
+def test_compiled_code_is_shared_between_state_folders(tmp_path):
+    environment = {"HOME": str(tmp_path)}
+    folders = {open_home(tmp_path / name).extensions(environment) for name in ("a", "b")}
+    (folder,) = folders
+    assert folder.parent == tmp_path / ".cache" / "orchestrator"
+    assert not folder.exists(), "looking for it made it"
+
+
+def test_the_user_says_where_the_cache_is(tmp_path):
+    environment = {"HOME": "/nowhere", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    folder = open_home(tmp_path / "state").extensions(environment)
+    assert folder.parent == tmp_path / "cache" / "orchestrator"
 
 
 def test_the_user_says_where_compiled_code_lies(tmp_path):
-    chosen = open_home(tmp_path / "state").extensions(chosen=str(tmp_path / "mine"))
-    assert chosen == tmp_path / "mine"
+    environment = {"TORCH_EXTENSIONS_DIR": str(tmp_path / "mine"), "XDG_CACHE_HOME": str(tmp_path)}
+    assert open_home(tmp_path / "state").extensions(environment) == tmp_path / "mine"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"HOME": ""},
+        {"HOME": "/nowhere"},
+        {"XDG_CACHE_HOME": "/nowhere/cache"},
+        {"XDG_CACHE_HOME": "/etc/hostname"},
+        {"XDG_CACHE_HOME": "relative/cache"},
+    ],
+)
+def test_without_a_cache_compiled_code_lies_in_the_state_folder(environment, tmp_path):
+    assert open_home(tmp_path).extensions(environment).parent == tmp_path
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_cache_that_cannot_be_written_is_no_cache(tmp_path):
+    (tmp_path / "cache").mkdir(mode=0o500)
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert open_home(tmp_path / "state").extensions(environment).parent == tmp_path / "state"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestrator.launch.rank_entry import REPORT_EVERY_S, Reporter, report_every
+from orchestrator.launch.unsent import UnsentRecords, unsent_records
 from tests.launch import records
 
 
@@ -77,3 +78,30 @@ def test_a_controller_that_never_answers_is_not_waited_for_longer_than_told():
     waited_s = time.monotonic() - started_s
     forever.set()
     assert 0.1 <= waited_s < 10
+
+
+def test_nothing_is_lost_with_a_rank_whose_peers_never_come_to_the_report(tmp_path):
+    forever = Event()
+
+    def send(_report):
+        forever.wait()
+
+    reporter = Reporter(send=send, unsent=UnsentRecords(tmp_path, rank=0))
+    reporter.pace(0.4)
+    told = [records.sample(step=step) for step in range(1, 30)]
+    for sample in told:
+        reporter.put(sample)
+    kept = list(unsent_records(tmp_path))
+    forever.set()
+    reporter.close()
+    assert kept == told
+
+
+def test_what_is_reported_does_not_pile_up_on_the_disk(tmp_path):
+    reporter = Reporter(send=lambda _: None, unsent=UnsentRecords(tmp_path, rank=0))
+    reporter.pace(2.0)
+    for step in range(1, 101):
+        reporter.put(records.sample(step=step))
+    reporter.close()
+    # The last report is what is left, which is nothing.
+    assert list(unsent_records(tmp_path)) == [records.sample(step=100)]

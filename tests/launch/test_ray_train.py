@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import pytest
 
+from orchestrator.launch.unsent import unsent_records
 from orchestrator.measure.sample import EvalResult, RankFacts, RankSample
 from tests.launch.command import Command, write_users_job
 
@@ -32,7 +33,8 @@ STEP_TIMES = {"median", "p95", "data", "forward", "backward", "communication", "
 WORDS = re.compile(
     r"$|Plan of |  [a-z]|Starting the ranks|Rank 0 of 2 is ready|step +\d|Evaluation after step "
     r"|rank  node|   [01]  |Look at it with: make ui|then open http|stopping; this takes"
-    r"|interrupted; the run was stopped"
+    r"|interrupted; the run was stopped|fullest: rank|slowest: rank|What filled each rank"
+    r"|rank  peak|  Memory per rank  |  Throughput  |  Where a step goes  |  +peak: measured"
 )
 SLOW = "model.config={step_s: 0.03}"
 
@@ -40,6 +42,13 @@ SLOW = "model.config={step_s: 0.03}"
 def assert_nothing_is_left(command):
     assert command.left_running() == []
     assert command.left_behind() == []
+
+
+def steps_told(command, *, rank):
+    """Steps of a rank in the spool; while the run runs, also those not reported yet."""
+    unsent = unsent_records(command.folder / "logs")
+    told = [*command.records(), *(unsent if command.process.poll() is None else ())]
+    return sorted({r.step for r in told if isinstance(r, RankSample) and r.rank == rank})
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +138,7 @@ class TestARunThatGoesWell:
 
     def test_nothing_is_left(self, well):
         assert_nothing_is_left(well)
+        assert list((well.folder / "logs").glob("*unsent*")) == []
 
 
 @pytest.mark.parametrize(
@@ -169,20 +179,36 @@ def test_a_rank_that_is_killed_is_named_with_its_step_and_signal(start):
     command = start(SLOW, steps=100_000)
     command.wait_until(lambda: "step " in command.stderr)
     (pid,) = (r.pid for r in command.records() if isinstance(r, RankFacts) and r.rank == 1)
-    step_file = command.folder / "logs" / "rank_01.step"
-    command.wait_until(lambda: int(step_file.read_text()) > 50)
+    # Some reports on, and between two of them.
+    command.wait_until(lambda: max(steps_told(command, rank=1)) > 100)
     os.kill(pid, signal.SIGKILL)
     command.wait(timeout_s=40)
-    step = int(step_file.read_text())
+    step = steps_told(command, rank=1)[-1]
     said = f"rank 1 was killed by SIGKILL (pid {pid}) after step {step}; "
     assert command.exit_code == 1
     assert command.answer["outcome"] == "failed"
     assert command.answer["message"].startswith(said)
     assert said in command.stderr
+    # It may have died while rank 0 was still in that step.
+    assert command.answer["steps"] in (step - 1, step)
     assert command.tracked("select status from runs") == ["FAILED"]
     assert command.artifacts() >= {"logs/rank_01.log.txt", "logs/failure.txt"}
     log = (command.folder / "logs" / "rank_01.log").read_text()
     assert log.count("rank process") == 1, "it was started again"
+    assert_nothing_is_left(command)
+
+
+def test_a_rank_that_is_killed_keeps_what_it_had_not_reported(start):
+    # The only report before that is the one of the first step.
+    command = start("model.config={mode: killed, at: 9, step_s: 0.02}").wait()
+    assert command.answer["message"].startswith("rank 1 was killed by SIGKILL")
+    assert " after step 8; " in command.answer["message"]
+    assert command.answer["steps"] == 8
+    for rank in (0, 1):
+        assert steps_told(command, rank=rank) == list(range(1, 9))
+    losses = command.tracked("select value from metrics where key = 'train/loss' order by step")
+    assert losses == pytest.approx(command.answer["losses"])
+    assert list((command.folder / "logs").glob("*unsent*")) == []
     assert_nothing_is_left(command)
 
 
@@ -208,6 +234,7 @@ def test_a_users_mistake_on_one_rank_is_told_in_its_words(start):
     assert command.exit_code == 1
     assert command.answer["outcome"] == "failed"
     assert command.answer["message"] == message
+    assert command.answer["steps"] == 8
     *_, last_but_one, last = command.stderr.splitlines()
     assert last_but_one == message
     details = (command.folder / "artifacts" / "logs" / "failure.txt").read_text()

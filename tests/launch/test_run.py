@@ -11,11 +11,12 @@ from orchestrator.errors import InfeasibleError, UsageError
 from orchestrator.launch.failure import RankError, RunError, judge
 from orchestrator.launch.home import open_home
 from orchestrator.launch.run import Setting, run_plan
-from orchestrator.measure.sample import Record
+from orchestrator.launch.unsent import UnsentRecords
+from orchestrator.measure.sample import RankSample, Record
 from orchestrator.plan.launch_plan import make_plan
 from orchestrator.spec.load import load_job
 from orchestrator.track.memory import InMemoryTracker
-from orchestrator.track.spool import SpoolWriter
+from orchestrator.track.spool import SpoolWriter, records_in
 from tests import small_jobs
 from tests.launch import records
 
@@ -23,8 +24,9 @@ from tests.launch import records
 class Ranks:
     """A launcher that writes what ranks would tell, and then ends as it is told."""
 
-    def __init__(self, *told, end=None):
+    def __init__(self, *told, unsent=(), end=None):
         self.told = told
+        self.unsent = unsent
         self.end = end
 
     def run(self, launch):
@@ -32,6 +34,12 @@ class Ranks:
             for record in self.told:
                 spool.append(record)
         launch.log_folder.mkdir()
+        for rank in (0, 1):
+            kept = UnsentRecords(launch.log_folder, rank=rank)
+            for record in self.unsent:
+                if record.rank == rank:
+                    kept.append(record)
+            kept.end_report()
         (launch.log_folder / "rank_01.log").write_text("last words")
         if self.end is not None:
             raise self.end
@@ -105,6 +113,34 @@ def test_a_rank_that_fails_fails_the_run_and_leaves_its_log(run, tracker):
     assert stored(tracker).status == "FAILED"
     assert stored(tracker).files["logs/rank_01.log.txt"] == b"last words"
     assert b"line 3" in stored(tracker).files["logs/failure.txt"]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        RunError(judge({1: RankError(rank=1, kind="Mine", message="")}, last_steps={1: 5})),
+        KeyboardInterrupt(),
+        LookupError("Ray is gone"),
+    ],
+    ids=["a rank", "Ctrl-C", "Ray"],
+)
+def test_a_run_that_ends_early_has_what_its_ranks_had_not_reported(end, run, tracker):
+    unsent = [records.sample(rank, step=step) for rank in (0, 1) for step in (3, 4, 5)]
+    seen: list[Record] = []
+    finished = run(Ranks(*THREE_STEPS, unsent=unsent, end=end), on_record=seen.append)
+    steps = [(r.rank, r.step) for r in seen if isinstance(r, RankSample)]
+    assert steps == [(rank, step) for step in (1, 2, 3, 4, 5) for rank in (0, 1)]
+    assert finished.record.steps == 5
+    assert list(records_in(finished.folder / "records.jsonl")) == seen
+    losses = [point.step for point in stored(tracker).points if point.key == "train/loss"]
+    assert sorted(losses) == [1, 2, 3, 4, 5]
+    assert list((finished.folder / "logs").glob("*unsent*")) == []
+
+
+def test_a_run_that_goes_well_leaves_no_unsent_files(run):
+    finished = run(Ranks(*THREE_STEPS, unsent=[records.sample(0, step=3)]))
+    assert finished.record.steps == 3
+    assert [path.name for path in (finished.folder / "logs").iterdir()] == ["rank_01.log"]
 
 
 def test_ctrl_c_keeps_what_there_is(run, tracker):

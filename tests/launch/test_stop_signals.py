@@ -9,6 +9,7 @@ from orchestrator.launch.stop_signals import (
     signals_held_back,
     signals_kept,
 )
+from tests.launch.command import Command, write_users_job
 
 
 @pytest.fixture(autouse=True)
@@ -72,3 +73,17 @@ def test_what_must_be_finished_is_not_interrupted(said):
                 os.kill(os.getpid(), number)
         assert stopped.exit_code is None
     assert said == ["finishing what is recorded; a moment"] * 3
+
+
+def test_a_launch_stopped_before_it_ran_says_that_it_was_interrupted(tmp_path):
+    job = write_users_job(tmp_path)
+    # The user's module is looked into by a process of the command's.
+    (tmp_path / "users.py").write_text(
+        "import os, signal, time\nos.kill(os.getppid(), signal.SIGINT)\ntime.sleep(60)\n"
+    )
+    command = Command("launch", job, "--json", home=tmp_path / "home").wait(timeout_s=30)
+    answer = {"error": "interrupted", "exit_code": 130, "outcome": "interrupted"}
+    assert (command.exit_code, command.answer) == (130, answer)
+    assert command.left_running() == []
+    assert not command.home.exists()
+    command.close()

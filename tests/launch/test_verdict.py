@@ -2,8 +2,13 @@ import pickle
 
 import pytest
 
+from orchestrator.launch.base import Launch
 from orchestrator.launch.failure import RankError, RankRaisedError
-from orchestrator.launch.verdict import rank_error, signal_of
+from orchestrator.launch.unsent import UnsentRecords
+from orchestrator.launch.verdict import rank_error, signal_of, verdict
+from orchestrator.track.spool import SpoolWriter
+from tests import small_jobs
+from tests.launch import records
 
 ABSL = "*** SIGSEGV received at time=1795302740 on cpu 0 ***\nPC: @ 0x7fa6 (unknown)\n"
 
@@ -63,3 +68,23 @@ def test_a_rank_that_does_not_answer_has_died():
 
 def test_a_rank_that_ray_killed_for_its_memory_ran_out_of_it():
     assert rank_error(0, DeadError(OutOfMemoryError("full"))).kind == "OutOfMemoryError"
+
+
+def test_a_rank_that_died_is_told_with_the_last_step_that_it_reported_or_not(tmp_path):
+    launch = Launch(
+        plan=small_jobs.plan_job(tmp_path),
+        spool_path=tmp_path / "records.jsonl",
+        log_folder=tmp_path / "logs",
+        rank_environment={},
+    )
+    with SpoolWriter(launch.spool_path) as spool:
+        for record in (records.facts(1, pid=77), records.sample(1, step=1)):
+            spool.append(record)
+    died = {1: RankError(rank=1, kind="WorkerDiedError", message="gone")}
+    assert "(pid 77) after step 1; " in str(verdict(died, launch))
+    unsent = UnsentRecords(launch.log_folder, rank=1)
+    # A report that the controller has may lie there still.
+    for step in (1, 2, 3):
+        unsent.append(records.sample(1, step=step))
+    unsent.end_report()
+    assert "(pid 77) after step 3; " in str(verdict(died, launch))

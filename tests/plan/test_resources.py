@@ -2,14 +2,20 @@ import pytest
 
 from orchestrator.errors import ExitCode, InfeasibleError
 from orchestrator.plan.resources import Machine, resolve_resources, this_machine
-from orchestrator.spec.sections import ResourcesSection
+from orchestrator.spec.load import load_job
+from tests import small_jobs
 
 LAPTOP = Machine(n_cpus=2, n_gpus=0, name="this machine")
 SERVER = Machine(n_cpus=16, n_gpus=4, name="the cluster at head:6379")
 
 
-def resolve(machine, **section):
-    return resolve_resources(ResourcesSection(**section), machine=machine)
+@pytest.fixture
+def resolve(tmp_path):
+    def resolve_on(machine, *, workers=1, **section):
+        job = small_jobs.write_job(tmp_path, resources={"workers": workers, **section})
+        return resolve_resources(job, machine=machine)
+
+    return resolve_on
 
 
 @pytest.mark.parametrize(
@@ -22,41 +28,61 @@ def resolve(machine, **section):
         (SERVER, "cpu", "cpu", 0),
     ],
 )
-def test_the_device_is_what_there_is_unless_one_is_asked_for(machine, device, decided, gpus):
+def test_the_device_is_what_there_is_unless_one_is_asked_for(
+    resolve, machine, device, decided, gpus
+):
     resources = resolve(machine, workers=2, device=device)
     assert (resources.device, resources.gpus_per_worker) == (decided, gpus)
     assert (resources.workers, resources.cpus_per_worker) == (2, 1)
 
 
-def test_cuda_without_a_gpu_is_refused():
+def test_cuda_without_a_gpu_is_refused(resolve):
     with pytest.raises(InfeasibleError, match="cuda is asked for and this machine has no GPU; set"):
         resolve(LAPTOP, device="cuda")
 
 
 @pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_more_workers_than_gpus_are_refused(device):
+def test_more_workers_than_gpus_are_refused(resolve, device):
     message = r"resources\.workers: 5 workers need 5 GPUs and the cluster at head:6379 has 4; lower"
     with pytest.raises(InfeasibleError, match=message) as error:
         resolve(SERVER, workers=5, device=device)
     assert error.value.exit_code == ExitCode.DOES_NOT_FIT
 
 
-def test_more_workers_than_cores_are_refused():
+def test_more_workers_than_cores_are_refused(resolve):
     with pytest.raises(InfeasibleError, match=r"3 workers x 1 CPUs need 3 CPUs and this .* has 2;"):
         resolve(LAPTOP, workers=3)
 
 
-def test_more_cores_a_worker_than_there_are_are_refused():
+def test_more_cores_a_worker_than_there_are_are_refused(resolve):
     with pytest.raises(InfeasibleError, match=r"2 workers x 1\.5 CPUs need 3 CPUs .* has 2; lower"):
         resolve(LAPTOP, workers=2, cpus_per_worker=1.5)
 
 
-def test_workers_may_share_a_core():
+def test_what_cannot_be_met_is_told_with_its_place_in_the_file(resolve):
+    # small_jobs writes the resources on line 7.
+    with pytest.raises(InfeasibleError, match=r"job\.yaml:7:13: resources\.workers: 9 workers x 1"):
+        resolve(LAPTOP, workers=9)
+    with pytest.raises(
+        InfeasibleError, match=r"job\.yaml:7:\d\d: resources\.device: cuda is asked"
+    ):
+        resolve(LAPTOP, device="cuda")
+
+
+def test_what_cannot_be_met_is_told_with_the_setting_that_asks_for_it(tmp_path):
+    path = small_jobs.write_job(tmp_path).path
+    job = load_job(path, overrides=["resources.workers=9"])
+    message = r"^--set resources\.workers=9: resources\.workers: 9 workers x 1 CPUs need 9"
+    with pytest.raises(InfeasibleError, match=message):
+        resolve_resources(job, machine=LAPTOP)
+
+
+def test_workers_may_share_a_core(resolve):
     resources = resolve(LAPTOP, workers=4, cpus_per_worker=0.5)
     assert (resources.workers, resources.cpus_per_worker) == (4, 0.5)
 
 
-def test_gpu_workers_need_cores_too():
+def test_gpu_workers_need_cores_too(resolve):
     machine = Machine(n_cpus=2, n_gpus=4, name="this machine")
     with pytest.raises(InfeasibleError, match="4 workers x 1 CPUs need 4 CPUs"):
         resolve(machine, workers=4)
