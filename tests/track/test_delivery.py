@@ -162,6 +162,7 @@ def test_an_artifact_cannot_leave_its_folder(outbox, name):
         outbox.add_text(name, "text")
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("n_ranks", [2, 17])
 def test_sending_a_run_to_mlflow_twice_leaves_the_same_rows(
     outbox, run_records, mlflow_store, n_ranks
