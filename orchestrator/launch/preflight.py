@@ -4,6 +4,7 @@ Whatever is wrong ends here, in one line, with nothing started and nothing to cl
 """
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -72,13 +73,33 @@ def examine(job: JobFile, *, environment: Mapping[str, str]) -> Examined:
         raise UsageError(
             f"building the model and data of {job.path} once took over {EXAMINE_TIMEOUT_S:.0f} s"
         ) from err
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no output"])[-1]
-        raise UsageError(f"building the model and data of {job.path} once failed: {last}")
-    answer = json.loads(done.stdout)
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    if not lines or isinstance(lines[-1], str):
+        raise _ended_without_answer(job, done, running=lines[-1] if lines else None)
+    answer = lines[-1]
     if answer["problem"] is not None:
         raise SpecError([job.problem(answer["problem_key"], answer["problem"])])
     return Examined(n_params=answer["n_params"])
+
+
+def _ended_without_answer(
+    job: JobFile, done: subprocess.CompletedProcess[str], *, running: str | None
+) -> SpecError | UsageError:
+    """Say how the process ended, and whose code it was running."""
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    if running is None:
+        return UsageError(f"building the model and data of {job.path} once failed: {last}")
+    if done.returncode < 0:
+        name = signal.strsignal(-done.returncode)
+        how = f"was killed while it was being examined (signal {-done.returncode}: {name})"
+        message = f"{how}; run it by itself to see why"
+    else:
+        how = f"ended the program while it was being examined (exit code {done.returncode})"
+        message = f"{how}; raise an error instead"
+        if done.returncode == 1 and last:
+            # Python's own end: an error of a kind nobody expects there, or sys.exit("words").
+            message = f"{how}: {last}"
+    return SpecError([job.problem(running, message)])
 
 
 def _has_user_parts(job: JobFile) -> bool:

@@ -10,6 +10,7 @@ are ours.
 """
 
 REDUCE_BUCKET_DEFAULT = 500_000_000
+ALLGATHER_BUCKET_DEFAULT = 500_000_000
 PREFETCH_BUCKET_DEFAULT = 50_000_000
 PERSISTENCE_DEFAULT = 100_000
 LIVE_DEFAULT = 1_000_000_000
@@ -27,7 +28,9 @@ def bucket_sizes(n_params: int, *, stage: int) -> dict[str, int]:
         return {}
     sizes = {"reduce_bucket_size": _share(n_params, 8, at_most=REDUCE_BUCKET_DEFAULT)}
     if stage < 3:
-        return sizes
+        allgather = _share(n_params, 8, at_most=ALLGATHER_BUCKET_DEFAULT)
+        # DeepSpeed refuses odd ones (runtime/zero/stage_1_and_2.py, nccl_start_alignment_factor).
+        return sizes | {"allgather_bucket_size": max(2, allgather - allgather % 2)}
     return sizes | {
         "stage3_prefetch_bucket_size": _share(n_params, 8, at_most=PREFETCH_BUCKET_DEFAULT),
         "stage3_param_persistence_threshold": min(PERSISTENCE_DEFAULT, n_params // 1000),

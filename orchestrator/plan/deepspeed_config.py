@@ -1,38 +1,32 @@
 """The exact dict that `deepspeed.initialize` gets, from the job file and its `deepspeed:` section.
 
 Pure: our own part is built from the job, the user's part is checked and laid over it, and every
-`"auto"` is replaced by the value it stands for. Nothing DeepSpeed would ignore gets through.
+`"auto"` is replaced by the value it stands for: ours, or else DeepSpeed's default. Nothing that
+DeepSpeed would ignore gets through.
 
 Source: deepspeed 0.19.8 `runtime/config.py` and `runtime/engine.py` (`_configure_basic_optimizer`).
 """
 
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
 from orchestrator.plan.batch import Batch
 from orchestrator.plan.buckets import bucket_sizes, nvme_buffer_size
-from orchestrator.plan.deepspeed_keys import (
+from orchestrator.plan.deepspeed_check import (
+    AUTO,
     OFFLOAD_BLOCKS,
-    OFFLOAD_KEYS,
-    OWNED,
-    REJECTED,
-    TOP_LEVEL_KEYS,
-    ZERO_KEYS,
+    entries,
+    is_off,
+    section_findings,
+    settings_of,
 )
-from orchestrator.spec.finding import Finding, did_you_mean
+from orchestrator.plan.deepspeed_rules import combination_findings
+from orchestrator.plan.deepspeed_settings import Setting
+from orchestrator.plan.dotted import MISSING, get, put
+from orchestrator.spec.finding import Finding
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.sections import OptimizerSection
 
-AUTO = "auto"
-_MISSING = object()
-# Source: deepspeed 0.19.8, runtime/config_utils.py, `DeepSpeedConfigModel.__init__`, and
-# runtime/constants.py, KEEP_IN_FP32_MODULES_DEFAULT.
-_AUTO_IS_DEFAULT = ("zero_optimization.", "fp16.", "bf16.", "data_types.keep_in_fp32_modules")
-# Every mapping that holds an owned key: whoever replaced it as a whole would replace that key.
-_BLOCKS = frozenset(
-    key[:end] for key in OWNED for end, letter in enumerate(key) if letter == "."
-) | {"scheduler", "scheduler.params"}
 _TORCH_NAMES = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "rmsprop": "RMSprop"}
 
 
@@ -118,139 +112,42 @@ def merge_user_config(
     """Lay the user's `deepspeed:` section over our part.
 
     Returns:
-        The merged dict, without any `"auto"` left, and what is wrong with the section (dotted
-        keys below `deepspeed`). The dict must not be used when there are findings.
+        The merged dict, every `"auto"` in it replaced by what it stands for, and what is wrong
+        with the section (dotted keys below `deepspeed`). The dict must not be used when there are
+        findings.
     """
-    findings = [*_unknown_keys(user), *_wrong_shapes(user, ours), *_without_effect(user, spec)]
+    findings = list(section_findings(user, ours, spec=spec))
     blamed = {finding.key for finding in findings}
+    settings = settings_of(user, ours, spec=spec)
     merged = deepcopy(ours)
-    for key, value in _leaves(user):
-        if any(key == bad or key.startswith(f"{bad}.") for bad in blamed):
-            continue
-        owner = next((o for k, o in OWNED.items() if key == k or key.startswith(f"{k}.")), None)
-        if value == AUTO:
-            if not _resolve_auto(merged, key, owner=owner):
-                findings.append(Finding(key=key, message=_auto_message(key)))
-        elif owner is not None:
-            message = f"the job file says this under {owner}; set it there and take it out here"
-            findings.append(Finding(key=key, message=f'{message} (or write "auto")'))
-        elif key not in _BLOCKS:
-            _put(merged, key, value)
+    for key, value in entries(user):
+        if key not in blamed:
+            _lay(merged, key, value, setting=settings.get(key), spec=spec)
+    findings += combination_findings(merged, spec=spec)
     return merged, findings
 
 
-def _resolve_auto(merged: dict[str, Any], key: str, *, owner: str | None) -> bool:
-    """Whether it is known what `auto` stands for; our own value is then left as it is."""
-    if _get(merged, key) is not _MISSING:
-        return True
-    if owner is not None and key.endswith(".enabled"):
-        _put(merged, key, False)
-        return True
-    # What the job file leaves off has nothing to pass on. In these blocks DeepSpeed itself reads
-    # "auto" as its default.
-    return owner is not None or key.startswith(_AUTO_IS_DEFAULT)
+def _lay(
+    merged: dict[str, Any], key: str, value: Any, *, setting: Setting | None, spec: JobSpec
+) -> None:
+    """Write one entry of the section that nothing is wrong with."""
+    block = key if key in OFFLOAD_BLOCKS else key.rpartition(".")[0]
+    if is_off(block, spec):
+        put(merged, block, None)
+    elif setting is not None and value != AUTO:
+        whole = setting.type is int and isinstance(value, float)
+        put(merged, key, int(value) if whole else value)
+    elif get(merged, key) is MISSING:
+        default = setting.default if setting else _default_of_owned(key, value)
+        if default is not MISSING:
+            put(merged, key, deepcopy(default))
 
 
-def _auto_message(key: str) -> str:
-    return f'"auto" has no value for {key}, and DeepSpeed does not understand it; write a value'
-
-
-def _unknown_keys(user: dict[str, Any]) -> Iterator[Finding]:
-    if _get(user, "optimizer.params.max_grad_norm") is not _MISSING:
-        key = "optimizer.params.max_grad_norm"
-        yield Finding(key=key, message=REJECTED[key])
-    for key, value in user.items():
-        if key in REJECTED:
-            yield Finding(key=key, message=REJECTED[key])
-        elif key not in TOP_LEVEL_KEYS:
-            hint = did_you_mean(key, sorted(TOP_LEVEL_KEYS - REJECTED.keys()))
-            yield Finding(key=key, message=f"DeepSpeed would ignore this key; {hint}take it out")
-        elif key == "zero_optimization":
-            yield from _unknown_zero_keys(value)
-
-
-def _unknown_zero_keys(zero: object) -> Iterator[Finding]:
-    if not isinstance(zero, dict):
-        yield Finding(key="zero_optimization", message="expected a mapping; set zero.stage instead")
-        return
-    for key, value in zero.items():
-        dotted = f"zero_optimization.{key}"
-        if dotted in REJECTED:
-            yield Finding(key=dotted, message=REJECTED[dotted])
-        elif key not in ZERO_KEYS:
-            hint = did_you_mean(key, sorted(ZERO_KEYS))
-            yield Finding(
-                key=dotted, message=f"DeepSpeed does not know this key; {hint}take it out"
-            )
-        elif key in OFFLOAD_BLOCKS and isinstance(value, dict):
-            for inner in sorted(value.keys() - OFFLOAD_KEYS[key]):
-                hint = did_you_mean(inner, sorted(OFFLOAD_KEYS[key]))
-                yield Finding(
-                    key=f"{dotted}.{inner}",
-                    message=f"DeepSpeed does not know this key; {hint}take it out",
-                )
-
-
-def _wrong_shapes(user: dict[str, Any], ours: dict[str, Any]) -> Iterator[Finding]:
-    """Plain values where DeepSpeed has a block, and the other way round."""
-    for block in sorted(_BLOCKS - {"scheduler", "zero_optimization"}):
-        value = _get(user, block)
-        # `null` switches a block off, which says nothing new about one that is off.
-        off = value is None and _get(ours, block) is _MISSING
-        if value is not _MISSING and value != AUTO and not isinstance(value, dict) and not off:
-            yield Finding(key=block, message="expected a mapping; write one or take it out")
-    for key, value in _leaves(ours):
-        theirs = _get(user, key)
-        if isinstance(theirs, dict) and not isinstance(value, dict) and key not in OWNED:
-            yield Finding(key=key, message="expected one value, not a mapping; take it out")
-
-
-def _without_effect(user: dict[str, Any], spec: JobSpec) -> Iterator[Finding]:
-    """Keys DeepSpeed would accept and then not act on under this job's strategy."""
-    zero = user.get("zero_optimization")
-    if not isinstance(zero, dict):
-        return
-    for key, value in zero.items():
-        dotted = f"zero_optimization.{key}"
-        if key.startswith("stage3_") and spec.zero.stage != 3 and value != AUTO:
-            message = f"has no effect at stage {spec.zero.stage}; set zero.stage: 3 or take it out"
-            yield Finding(key=dotted, message=message)
-        offload = {
-            "offload_optimizer": spec.zero.offload_optimizer,
-            "offload_param": spec.zero.offload_params,
-        }.get(key)
-        if offload == "none" and _has_settings(value):
-            owner = OFFLOAD_BLOCKS[key]
-            message = f"has no effect while {owner} is none; set {owner} or take it out"
-            yield Finding(key=dotted, message=message)
-
-
-def _has_settings(block: object) -> bool:
-    """Whether an offload block asks for something: `{device: auto}` and `{device: none}` do not."""
-    if not isinstance(block, dict):
-        return block is not None and block != AUTO
-    return any(value not in (AUTO, "none") for value in block.values())
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value:
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _get(tree: dict[str, Any], dotted: str) -> Any:
-    node: Any = tree
-    for part in dotted.split("."):
-        if not isinstance(node, dict) or part not in node:
-            return _MISSING
-        node = node[part]
-    return node
-
-
-def _put(tree: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    for part in parents:
-        tree = tree.setdefault(part, {})
-    tree[last] = value
+def _default_of_owned(key: str, value: Any) -> Any:
+    """What DeepSpeed has for a key of which the job file has nothing to tell, if anything."""
+    if key.endswith(".enabled"):
+        return False
+    if key.endswith(".nvme_path"):
+        return None
+    # An empty block may switch something on by being there.
+    return {} if value == {} else MISSING

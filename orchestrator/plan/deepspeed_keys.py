@@ -1,44 +1,8 @@
-"""What DeepSpeed's own configuration knows, who owns which key, and what it removed.
+"""Keys of DeepSpeed's that a job may not pass on: the job file says the same, or they do nothing.
 
-DeepSpeed ignores unknown keys at the top level without a word and accepts some that do nothing,
-so this table is the net that catches them.
-
-Source: deepspeed 0.19.8, `runtime/config.py`, `runtime/zero/config.py`, `monitor/config.py`,
-`runtime/constants.py`; a test compares every table with the installed version.
+Source: deepspeed 0.19.8, `runtime/config.py`, `runtime/zero/config.py`, `runtime/engine.py`; a test
+compares both tables, together with `deepspeed_settings`, with the installed version.
 """
-
-TOP_LEVEL_KEYS = frozenset(
-    """
-    activation_checkpointing aio autotuning bf16 bfloat16 checkpoint comet comms_logger
-    communication_data_type compile csv_monitor data_efficiency data_types dataloader_drop_last
-    datastates_ckpt disable_allgather disable_python_gc dump_state expert_parallel
-    flops_profiler fp16 gradient_accumulation_steps gradient_allreduce_op gradient_clipping
-    gradient_predivide_factor hybrid_engine log_level managed_gradient_accumulation
-    memory_breakdown optimizer pipeline prescale_gradients scheduler
-    seq_parallel_communication_data_type sequence_parallel_size steps_per_print tensor_parallel
-    tensorboard timers torch_autocast train_batch_size train_micro_batch_size_per_gpu
-    use_data_before_expert_parallelism vocabulary_size wall_clock_breakdown wandb
-    weight_quantization zero_allow_untested_optimizer zero_force_ds_cpu_optimizer
-    zero_optimization
-    """.split()
-)
-
-ZERO_KEYS = frozenset(
-    """
-    allgather_bucket_size allgather_partitions compute_grad_norm contiguous_gradients
-    elastic_checkpoint enable_sanity_checks ignore_unused_parameters leaf_module legacy_stage1
-    load_from_fp32_weights log_trace_cache_warnings memory_efficient_linear offload_optimizer
-    offload_param overlap_comm override_module_apply parameter_alignment
-    pipeline_loading_checkpoint reduce_bucket_size reduce_scatter round_robin_gradients
-    save_muon_momentum_buffer_in_memory stage stage3_allgather_sequential
-    stage3_gather_16bit_weights_on_model_save stage3_max_live_parameters
-    stage3_max_reuse_distance stage3_model_persistence_threshold
-    stage3_module_granularity_threshold stage3_param_persistence_threshold
-    stage3_prefetch_bucket_size stage3_use_all_reduce_for_fetch_params sub_group_size
-    use_multi_rank_bucket_allreduce zenflow zero_hpz_partition_size zero_quantized_gradients
-    zero_quantized_nontrainable_weights zero_quantized_weights
-    """.split()
-)
 
 # DeepSpeed key -> the job file's key that says the same. Writing both would let one of them lie.
 OWNED = {
@@ -89,7 +53,7 @@ REJECTED = {
         "it is deprecated; set pin_memory under offload_optimizer or offload_param"
     ),
     "zero_optimization.stage3_gather_fp16_weights_on_model_save": (
-        "it is deprecated; set stage3_gather_16bit_weights_on_model_save"
+        "it is deprecated, and no model is saved by DeepSpeed here; take it out"
     ),
     "activation_checkpointing": (
         "it only configures DeepSpeed's own function and wraps no model; "
@@ -109,24 +73,14 @@ REJECTED = {
     "managed_gradient_accumulation": (
         "false would step after every micro-batch; set training.gradient_accumulation_steps"
     ),
+    "checkpoint": "no checkpoint is written by DeepSpeed here; see checkpoint: of the job file",
+    "compile": "it acts only in engine.compile(), which is not called here; take it out",
+    "disable_allgather": "nothing in DeepSpeed reads it; take it out",
     "datastates_ckpt": "no checkpoint is written by DeepSpeed here; take it out",
     "weight_quantization": "it serves inference, so it would do nothing; take it out",
     "vocabulary_size": "DeepSpeed only warns about it; take it out",
+    "zero_optimization.legacy_stage1": "DeepSpeed refuses it; take it out",
+    "zero_optimization.zenflow.steps_per_epoch": "DeepSpeed sets it itself; take it out",
     "optimizer.params.max_grad_norm": "DeepSpeed refuses it; set training.gradient_clipping",
     "max_grad_norm": "DeepSpeed does not know it; set training.gradient_clipping",
-}
-
-# Blocks whose keys matter only when the job file switches the block on.
-OFFLOAD_BLOCKS = {
-    "offload_optimizer": "zero.offload_optimizer",
-    "offload_param": "zero.offload_params",
-}
-OFFLOAD_KEYS = {
-    "offload_optimizer": frozenset(
-        """buffer_count device fast_init nvme_path pin_memory pipeline_read pipeline_write ratio
-        super_offload cpuadam_cores_perc""".split()
-    ),
-    "offload_param": frozenset(
-        "buffer_count buffer_size device max_in_cpu nvme_path pin_memory".split()
-    ),
 }

@@ -1,7 +1,8 @@
 """YAML text as plain Python values, and where each key stands; a closed and safe part of YAML.
 
 Walks PyYAML's events itself, without recursion: no tags, anchors or merges, no duplicate or
-non-text keys, bounded depth and size. Collects every problem it can. Touches nothing outside.
+non-text keys, bounded depth and size. Collects every problem it can, up to the first that leaves
+the values unknown. Touches nothing outside.
 """
 
 import re
@@ -55,7 +56,7 @@ def read_yaml(text: str, *, override: int = 0) -> Tree:
     try:
         _feed(builder, text)
     except _StopError as stop:
-        builder.fault(stop.place, "", stop.message)
+        builder.fault(stop.place, stop.key, stop.message)
         return Tree(value=None, places={}, faults=tuple(builder.faults), complete=False)
     value = builder.root[0] if builder.root else None
     return Tree(
@@ -69,10 +70,11 @@ def read_yaml(text: str, *, override: int = 0) -> Tree:
 class _StopError(Exception):
     """Reading cannot go on."""
 
-    def __init__(self, place: Place, message: str) -> None:
-        super().__init__(place, message)
+    def __init__(self, place: Place, message: str, *, key: str = "") -> None:
+        super().__init__(place, message, key)
         self.place = place
         self.message = message
+        self.key = key
 
 
 @dataclass(slots=True)
@@ -82,8 +84,6 @@ class _Frame:
     items: Any
     key: str
     """Its own dotted key."""
-    is_key: bool = False
-    """It stands where a key should."""
     pending: str | None = None
     """Mapping: the key whose value comes next."""
     dropping: bool = False
@@ -127,11 +127,7 @@ class _Builder:
             case yaml.CollectionStartEvent():
                 self._start(event)
             case yaml.CollectionEndEvent():
-                closed = self._open.pop()
-                if closed.is_key:
-                    self._open[-1].dropping = True
-                else:
-                    self._keep(closed.items)
+                self._keep(self._open.pop().items)
 
     def _leaf(self, event: Any) -> None:
         place = self.place(event.start_mark)
@@ -139,23 +135,16 @@ class _Builder:
             self._key(event, place)
             return
         key = self._enter(event, place)
-        if isinstance(event, yaml.ScalarEvent):
-            self._keep(self._scalar(event, place, key))
-        else:
-            self.unread.add(key)
-            self._keep(None)
+        self._keep(self._scalar(event, place, key))
 
     def _start(self, event: Any) -> None:
         place = self.place(event.start_mark)
-        parent = self._open[-1]
-        is_key = parent.awaits_key
-        if is_key:
-            self.fault(place, parent.key, "a key is a list or a mapping; quote it to make it text")
-            key = parent.key
-        else:
-            key = self._enter(event, place)
+        if self._open[-1].awaits_key:
+            message = "a key is a list or a mapping; quote it to make it text"
+            raise _StopError(place, message, key=self._open[-1].key)
+        key = self._enter(event, place)
         items: Any = {} if isinstance(event, yaml.MappingStartEvent) else []
-        self._open.append(_Frame(items=items, key=key, is_key=is_key))
+        self._open.append(_Frame(items=items, key=key))
         if len(self._open) - 1 > DEEPEST:
             raise _StopError(place, f"more than {DEEPEST} levels deep; write it flatter")
 
@@ -178,22 +167,22 @@ class _Builder:
 
     def _refuse_decoration(self, event: Any, place: Place, key: str) -> None:
         if event.anchor is not None:
-            self.fault(place, key, "anchors and aliases (&, *) are not supported; write it out")
+            message = "anchors and aliases (&, *) are not supported; write it out"
+            raise _StopError(place, message, key=key)
         if getattr(event, "tag", None) is not None:
             tag = show_text(event.tag.replace(_CORE_TAG, "!!"))
-            self.fault(place, key, f"tags such as {tag} are not supported; remove it")
+            raise _StopError(place, f"tags such as {tag} are not supported; remove it", key=key)
 
     def _key(self, event: Any, place: Place) -> None:
         frame = self._open[-1]
         frame.dropping = True
         self._refuse_decoration(event, place, frame.key)
-        if isinstance(event, yaml.AliasEvent):
-            return
         name = event.value
         key = join_key(frame.key, name)
         if event.implicit[0] and name == "<<":
-            self.fault(place, key, "merging (<<) is not supported; write the keys out")
-        elif event.implicit[0] and not _is_text(name):
+            message = "merging (<<) is not supported; write the keys out"
+            raise _StopError(place, message, key=key)
+        if event.implicit[0] and not _is_text(name):
             shown = show_text(name)
             self.fault(place, frame.key, f"the key {shown} is not text; quote it, or name it")
         elif _UNSAFE.search(name):

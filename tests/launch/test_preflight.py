@@ -15,39 +15,85 @@ from tests.launch.command import Command, write_users_job
 
 MACHINE = Machine(n_cpus=2, n_gpus=0, name="this machine")
 
+ENDS = """
+import os, signal, sys
+import users
+
+def exits():
+    sys.exit(0)
+
+def exits_at_once():
+    os._exit(0)
+
+def exits_with_words():
+    sys.exit("no rows")
+
+def crashes():
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+def sorted_labels():
+    rows = users.Rows(3000, None)
+    return {"train": [{**rows[i], "labels": 9 * (i > 2900)} for i in range(3000)], "eval": rows}
+
+def writes():
+    print("by print")
+    os.write(1, b"as C libraries do\\n")
+    os.system("echo by a child")
+    return users.model()
+"""
 # --set, and what is told with exit code 2.
 BAD = {
     "a module that is not there": (
         "model.factory=nowhere:model",
-        r"model: factory nowhere:model: there is no module 'nowhere' in .*; put nowhere.py beside",
+        r"model\.factory: factory nowhere:model: there is no module 'nowhere' in .*; put nowhere",
     ),
     "a module that does not import": (
         "data.factory=broken:data",
-        r"data: factory broken:data: importing broken raised ZeroDivisionError: .* \(broken.py:1\)",
+        r"data\.factory: factory broken:data: importing broken raised Zero.* \(broken.py:1\)",
     ),
     "a misspelt callable": (
         "model.factory=users:modle",
-        r"model: factory users:modle: users has no 'modle'; did you mean 'model'\?",
+        r"model\.factory: factory users:modle: users has no 'modle'; did you mean 'model'\?",
     ),
     "no callable": (
         "model.factory=users:not_callable",
-        r"model: factory users:not_callable: 'not_callable' is of type int, not callable",
+        r"model\.factory: factory users:not_callable: 'not_callable' is of type int, not callable",
     ),
     "no module of torch": (
         "model.factory=users:no_module",
-        r"model: factory users:no_module .*torch.nn.Module",
+        r"model\.factory: factory users:no_module .*torch.nn.Module",
     ),
     "config that does not fit": (
         "model.config={width: 3}",
-        r"model: factory users:model.*width",
+        r"model\.factory: factory users:model.*width",
     ),
     "labels that do not fit": (
         "data.factory=users:far_labels",
-        r"model: .*label.* 9",
+        r"model\.factory: .*label.* 9",
+    ),
+    "labels that do not fit at the end of the data": (
+        "data.factory=ends:sorted_labels",
+        r"model\.factory: labels reach from 0 to 9 and the model has 2 classes",
+    ),
+    "a model that exits well": (
+        "model.factory=ends:exits",
+        r"model\.factory: ended the program while it was being examined \(exit code 0\); raise an",
+    ),
+    "a model that exits at once": (
+        "model.factory=ends:exits_at_once",
+        r"model\.factory: ended the program while it was being examined \(exit code 0\); raise an",
+    ),
+    "data that exits with words": (
+        "data.factory=ends:exits_with_words",
+        r"data\.factory: ended the program while it was being examined \(exit code 1\): no rows$",
+    ),
+    "a model that crashes": (
+        "model.factory=ends:crashes",
+        r"model\.factory: was killed while it was being examined \(signal 11: Segmentation f",
     ),
     "text that is not there": (
         "data={source: text, path: nowhere.txt}",
-        r"data: .*nowhere.txt.*",
+        r"data\.path: .*nowhere.txt.*",
     ),
 }
 
@@ -58,6 +104,7 @@ def refused(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad")
     path = write_users_job(folder)
     (folder / "broken.py").write_text("1 / 0\n")
+    (folder / "ends.py").write_text(ENDS)
 
     def launch(case):
         command = Command("launch", path, "--json", "--set", BAD[case][0], home=folder / "home")
@@ -87,6 +134,22 @@ def test_the_parameters_of_a_users_model_are_counted(tmp_path):
     job = load_job(write_users_job(tmp_path))
     # A linear layer of 4 inputs and 2 outputs.
     assert plan_job(job, machine=MACHINE, environment={}).n_params == 4 * 2 + 2
+
+
+@pytest.mark.ray
+def test_a_users_code_may_write_to_stdout(tmp_path):
+    (tmp_path / "ends.py").write_text(ENDS)
+    job = load_job(write_users_job(tmp_path), overrides=["model.factory=ends:writes"])
+    assert plan_job(job, machine=MACHINE, environment={}).n_params == 4 * 2 + 2
+
+
+@pytest.mark.ray
+def test_a_factory_is_blamed_where_its_key_stands(tmp_path):
+    path = write_users_job(tmp_path)
+    line = next(n for n, text in enumerate(path.read_text().splitlines(), 1) if "model:" in text)
+    path.write_text(path.read_text().replace("users:model", "users:no_module"))
+    with pytest.raises(SpecError, match=rf"job\.yaml:{line}:9: model\.factory: factory users"):
+        plan_job(load_job(path), machine=MACHINE, environment={})
 
 
 def test_what_needs_no_user_code_is_told_before_any_is_run(tmp_path):

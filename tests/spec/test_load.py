@@ -1,6 +1,7 @@
 """A job file becomes a spec, and every key can be found again in it."""
 
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -214,6 +215,40 @@ def test_a_typo_is_reported_instead_of_the_missing_key_it_causes(write_job):
 def test_a_value_that_cannot_be_read_is_one_problem_not_two(write_job):
     with pytest.raises(SpecError, match="not a finite number") as caught:
         load_job(write_job("training: {steps: .nan, global_batch_size: 8}"))
+    assert len(caught.value.problems) == 1
+
+
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"b{n}: &b{n} [*a, *a, *a, *a, *a, *a, *a, *a, *a]\n" for n in range(100)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (BOMB, "1:4: a: anchors and aliases (&, *) are not supported; write it out"),
+        (
+            "name: !!python/object/apply:os.system [ls]\n",
+            "1:7: name: tags such as '!!python/object/apply:os.system' are not supported; remove",
+        ),
+        ("model: !mine {famly: resnet}\n", "1:8: model: tags such as '!mine' are not supported"),
+        ("base: &base {x: 1}\nname: x\n", "1:7: base: anchors and aliases (&, *) are not"),
+        ("training:\n  <<: {steps: 3}\n", "2:3: training.<<: merging (<<) is not supported"),
+        ("? [name, model]\n: 3\n", "1:3: a key is a list or a mapping; quote it to make it text"),
+    ],
+    ids=["bomb", "object", "tag", "anchor", "merge", "key"],
+)
+def test_what_is_no_plain_yaml_is_one_line_without_what_follows_from_it(tmp_path, text, line):
+    path = tmp_path / "job.yaml"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=re.escape(f"job.yaml:{line}")) as caught:
+        load_job(path)
+    assert len(caught.value.problems) == 1
+
+
+def test_an_override_that_is_no_plain_yaml_is_one_line(write_job):
+    with pytest.raises(SpecError, match=r"^--set zero=&a \{stage: \*a\}: zero: anchors") as caught:
+        load_job(write_job(), overrides=["zero=&a {stage: *a}"])
     assert len(caught.value.problems) == 1
 
 

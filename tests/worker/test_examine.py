@@ -1,11 +1,13 @@
 """A look at a user's own model and data: what is wrong comes back as JSON, in one line."""
 
 import io
+import itertools
 import json
 import sys
 
 import pytest
 
+from orchestrator.worker import examine as examination
 from orchestrator.worker.examine import main
 from tests import small_jobs
 
@@ -39,7 +41,7 @@ number = 3
 
 
 @pytest.fixture
-def examine(tmp_path, write_module, monkeypatch, request):
+def examine(tmp_path, write_module, request):
     """Examine a job with a module of the user's beside it; gives the answer."""
 
     def ask(text=GOOD, **changes):
@@ -55,11 +57,8 @@ def examine(tmp_path, write_module, monkeypatch, request):
         job = small_jobs.write_job(tmp_path, **changes)
         asked = {"spec": job.spec.model_dump(mode="json"), "folder": str(tmp_path)}
         answer = io.StringIO()
-        monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(asked)))
-        monkeypatch.setattr(sys, "stdout", answer)
-        assert main() == 0
-        monkeypatch.undo()
-        found = json.loads(answer.getvalue())
+        main(io.StringIO(json.dumps(asked)), answer)
+        *_, found = map(json.loads, answer.getvalue().splitlines())
         assert "\n" not in (found["problem"] or "")
         return found
 
@@ -106,7 +105,7 @@ def test_the_configuration_reaches_the_factories(examine):
 )
 def test_a_model_factory_that_cannot_be_used_is_named(examine, model, message):
     found = examine(model=model)
-    assert found["problem_key"] == "model"
+    assert found["problem_key"] == "model.factory"
     assert found["n_params"] is None
     with pytest.raises(ValueError, match=message):
         raise ValueError(found["problem"])
@@ -123,7 +122,7 @@ def test_a_model_factory_that_cannot_be_used_is_named(examine, model, message):
 def test_a_module_that_does_not_import_is_named(examine, text, message):
     found = examine(text=text)
     # the data is looked at first
-    assert found["problem_key"] == "data"
+    assert found["problem_key"] == "data.factory"
     with pytest.raises(ValueError, match=message):
         raise ValueError(found["problem"])
 
@@ -153,14 +152,14 @@ def test_a_module_that_does_not_import_is_named(examine, text, message):
 )
 def test_data_that_cannot_be_used_is_named(examine, text, message):
     found = examine(text=text)
-    assert found["problem_key"] == "data"
+    assert found["problem_key"] == "data.factory"
     with pytest.raises(ValueError, match=message):
         raise ValueError(found["problem"])
 
 
 def test_text_that_is_not_there_is_named(examine):
     found = examine(model={"family": "gpt2"}, data={"source": "text", "path": "absent.txt"})
-    assert found["problem_key"] == "data"
+    assert found["problem_key"] == "data.path"
     assert "absent.txt does not exist; correct it" in found["problem"]
 
 
@@ -221,7 +220,7 @@ def test_text_that_is_not_there_is_named(examine):
 )  # fmt: skip
 def test_a_model_that_does_not_fit_the_data_is_named(examine, text, training, message):
     found = examine(text=text, training=training)
-    assert found["problem_key"] == "model"
+    assert found["problem_key"] == "model.factory"
     with pytest.raises(ValueError, match=message):
         raise ValueError(found["problem"])
 
@@ -250,6 +249,93 @@ def test_batchnorm_is_given_two_samples_where_the_size_is_open(examine):
         "torch.nn.Linear(width, 2)", "torch.nn.BatchNorm1d(width), torch.nn.Linear(width, 2)"
     )
     assert examine(text=text, training={"micro_batch_size": None})["problem"] is None
+
+
+SORTED = replaced("i % self.n_classes", "int(i >= {at}) * {label}")
+
+
+@pytest.mark.parametrize(
+    ("n_samples", "at", "label", "reach"),
+    [
+        (10_000, 5_000, 2, "0 to 2"),
+        (10_000, 9_999, 7, "0 to 7"),
+        (10_000, 9_970, -1, "-1 to 0"),
+        (33, 32, 2, "0 to 2"),
+    ],
+)
+def test_labels_are_looked_at_all_over_data_that_is_sorted(examine, n_samples, at, label, reach):
+    found = examine(
+        text=SORTED.replace("{at}", str(at)).replace("{label}", str(label)),
+        data={"factory": "user:build_data", "config": {"n_samples": n_samples}},
+    )
+    assert found["problem_key"] == "model.factory"
+    message = f"labels reach from {reach} and the model has 2 classes (0 to 1); change the data or"
+    assert found["problem"].startswith(message)
+
+
+def test_labels_of_the_evaluation_set_are_looked_at(examine):
+    text = replaced('"eval": Rows(**config)', '"eval": Rows(n_samples=64, n_classes=3)')
+    assert examine(text=text)["problem"].startswith("labels reach from 0 to 2 and the model has 2")
+
+
+def test_ignored_labels_are_no_classes(examine):
+    text = SORTED.replace("{at}", "9").replace("{label}", "-100")
+    assert examine(text=text)["problem"] is None
+
+
+def test_labels_of_another_loss_are_no_classes(examine):
+    text = replaced("i % self.n_classes", "torch.ones(2) * i")
+    assert examine(text=text, training={"loss": "mse"})["problem"] is None
+
+
+def test_sorted_labels_are_checked_against_a_built_in_model(examine):
+    text = (
+        SORTED.replace('"points"', '"pixel_values"').replace("{at}", "31").replace("{label}", "2")
+    )
+    sizes = {"input_size": 3, "num_labels": 2, "hidden_sizes": [4]}
+    found = examine(text=text, model={"family": "mlp", "config": sizes})
+    assert found["problem_key"] == "model"
+    assert "labels reach from 0 to 2 and model.config.num_labels is 2" in found["problem"]
+
+
+def test_a_sample_that_cannot_be_read_is_found_behind_the_first_batch(examine):
+    text = replaced("i % self.n_classes", "[0][i > 20]")
+    found = examine(text=text)
+    assert found["problem_key"] == "data.factory"
+    assert "raised IndexError: list index out of range (user_code_" in found["problem"]
+
+
+def test_samples_of_many_shapes_can_be_trained_on_one_at_a_time(examine):
+    text = replaced("torch.ones(3)", "torch.ones(1 + i, 3)").replace(
+        "return self.layers(points)", "return self.layers(points).mean(1)"
+    )
+    training = {"global_batch_size": 2, "micro_batch_size": 1}
+    assert examine(text=text, training=training)["problem"] is None
+
+
+def test_slow_data_is_looked_at_for_about_a_second(tmp_path, write_module):
+    text = replaced('return {"points"', 'reads.append(i); return {"points"')
+    write_module("slow_rows", text + "\nreads = []\n")
+    data = {"factory": "slow_rows:build_data", "config": {"n_samples": 10_000}}
+    job = small_jobs.write_job(tmp_path, model={"factory": "slow_rows:build_model"}, data=data)
+    seconds = itertools.count(step=0.25)
+    found = examination.examine(job.spec, folder=tmp_path, clock=lambda: next(seconds))
+    assert found.n_params == 26
+    # Each set's first item, the first batch, and three of each set: begun, 0.25, 0.5, 0.75 s.
+    looked_at = sys.modules["slow_rows"].reads[2 + 4 :]
+    assert len(looked_at) == 3 + 3
+    # They stand all over the set, its end included.
+    assert looked_at[0] == looked_at[3] == 9_999
+    assert max(looked_at[1:3]) - min(looked_at[1:3]) > 1000
+
+
+def test_the_key_whose_code_runs_next_is_told_beforehand(tmp_path, write_module):
+    write_module("told_code", GOOD)
+    named = {"model": {"factory": "told_code:build_model"}}
+    job = small_jobs.write_job(tmp_path, **named, data={"factory": "told_code:build_data"})
+    told: list[str] = []
+    examination.examine(job.spec, folder=tmp_path, announce=told.append)
+    assert told == ["data.factory", "model.factory", "data.factory"]
 
 
 @pytest.mark.parametrize(
