@@ -86,7 +86,7 @@ class SqliteReader:
         return name, start_time_ms, steps, dict(tags)
 
 
-@pytest.fixture(params=["memory", "mlflow"])
+@pytest.fixture(params=["memory", pytest.param("mlflow", marks=pytest.mark.ray)])
 def tracked(request):
     if request.param == "memory":
         tracker = InMemoryTracker()
@@ -163,12 +163,14 @@ class TestEveryTracker:
             )
 
 
+@pytest.mark.ray
 def test_mlflow_keeps_long_values_cut_and_odd_names_mended(mlflow_store, run_start):
     run = MlflowTracker(mlflow_store).start(run_start)
     query = "SELECT length(value) FROM params WHERE run_uuid = ? AND key = 'odd name_'"
     assert SqliteReader(mlflow_store).rows(query, run.run_id) == [(6000,)]
 
 
+@pytest.mark.ray
 def test_mlflow_takes_more_parameters_than_one_call_does(mlflow_store, run_start):
     params = {f"p{number}": "1" for number in range(250)}
     run = MlflowTracker(mlflow_store).start(
@@ -180,6 +182,7 @@ def test_mlflow_takes_more_parameters_than_one_call_does(mlflow_store, run_start
     assert rows(query, run.run_id) == [(250,)]
 
 
+@pytest.mark.ray
 def test_an_experiment_that_was_deleted_is_restored(mlflow_store, run_start):
     tracker = MlflowTracker(mlflow_store)
     first = tracker.start(run_start)
@@ -193,6 +196,7 @@ def test_an_experiment_that_was_deleted_is_restored(mlflow_store, run_start):
     assert again.experiment_id == first.experiment_id
 
 
+@pytest.mark.ray
 def test_two_processes_that_open_a_fresh_database_leave_a_whole_one(race):
     assert (race.exit_codes, race.words) == ([0, 0], ["", ""])
     assert sorted(path.name for path in race.database.parent.iterdir()) == [
