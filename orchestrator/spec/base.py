@@ -29,6 +29,10 @@ def _gib_or_size(value: Any) -> Any:
     return parse_size(value) / GIB if isinstance(value, str) else value
 
 
+def _bytes_or_size(value: Any) -> Any:
+    return parse_size(value) if isinstance(value, str) else value
+
+
 def _whole_number(value: Any) -> Any:
     # A Literal of numbers takes what equals one of them: true for 1, 2.0 for 2.
     if isinstance(value, bool | float):
@@ -55,5 +59,9 @@ Betas = Annotated[tuple[Ratio, Ratio], BeforeValidator(_list_to_tuple)]
 Gib = Annotated[
     Positive,
     BeforeValidator(_gib_or_size, json_schema_input_type=Annotated[float, Field(gt=0)] | str),
+]
+Bytes = Annotated[
+    PositiveInt,
+    BeforeValidator(_bytes_or_size, json_schema_input_type=Annotated[int, Field(ge=1)] | str),
 ]
 FactoryPath = Annotated[str, AfterValidator(_factory)]

@@ -4,7 +4,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from orchestrator.spec.base import FactoryPath, Positive, PositiveInt, Section, WholeNumber
+from orchestrator.spec.base import (
+    Bytes,
+    FactoryPath,
+    Positive,
+    PositiveInt,
+    Section,
+    WholeNumber,
+)
 
 Fraction = Annotated[Positive, Field(lt=1)]
 
@@ -31,8 +38,8 @@ class TextData(Section):
     """A file or a folder (every text file in it); null: the Python standard library's sources."""
     sequence_length: PositiveInt = 128
     """Tokens in one sample."""
-    max_bytes: PositiveInt | None = 4_000_000
-    """Read no more than this; null: everything."""
+    max_bytes: Bytes | None = 4_000_000
+    """Read no more than this, in bytes or as a size such as 4MiB; null: everything."""
     eval_fraction: Fraction = 0.1
     """Share of the sequences held out for evaluation, spread evenly over the text."""
 

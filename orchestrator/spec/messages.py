@@ -55,6 +55,7 @@ _TYPES = {
 }
 _EXPECTED = {
     "memory_budget_gib": "a number or a size such as 16GiB",
+    "max_bytes": "a whole number of bytes or a size such as 4MiB",
 }
 """What keys of several types take."""
 

@@ -101,6 +101,11 @@ def test_numbers_may_be_written_in_several_ways(write_job, line, key, value):
     )
 
 
+def test_a_number_of_bytes_may_be_a_size(write_job):
+    data = "data: {source: text, max_bytes: 2MiB}"
+    assert getattr(load_job(write_job(data)).spec.data, "max_bytes", None) == 2 * 2**20
+
+
 def test_text_and_path_are_kept_as_given(design_job):
     job = load_job(design_job)
     assert job.text == DESIGN_JOB
