@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from orchestrator.measure.ledger import CATEGORIES, empty_ledger
-from orchestrator.measure.sample import ProbedMemory, RankSample
+from orchestrator.measure.sample import NodeSample, ProbedMemory, RankSample
 from orchestrator.track.base import TrackedRun, run_link
 from orchestrator.track.delivery import Delivery
 from orchestrator.track.mlflow import MlflowTracker
@@ -86,6 +86,17 @@ def measured(sample: RankSample) -> RankSample:
     return replace(timed, probe=True, probed=memory, phase_peak_bytes=peaks)
 
 
+def machine(number: int) -> NodeSample:
+    """What the node of rank 0 was doing."""
+    return NodeSample(
+        node="node-a",
+        rank=0,
+        time_unix_s=1000.0 + 10 * number,
+        number=number,
+        values={"cpu_utilization_percentage": 50.0 + number, "disk_usage_percentage": 20.0},
+    )
+
+
 def deliver(
     folder: Path, tracker: MlflowTracker, *, records: Callable[..., Any], n_ranks: int
 ) -> TrackedRun:
@@ -96,6 +107,8 @@ def deliver(
     with SpoolWriter(outbox.spool_path) as spool:
         for record in records(N_STEPS, world_size=n_ranks):
             spool.append(measured(record) if isinstance(record, RankSample) else record)
+        for number in range(3):
+            spool.append(machine(number))
     outbox.finish(status="FINISHED", end_time_ms=3_000_000)
     delivery = Delivery(outbox)
     delivery.send(tracker)
@@ -258,6 +271,16 @@ def test_the_run_s_own_page_has_a_section_for_each_kind_of_metric(browser, page)
     headers = wait_for(lambda: sections(browser))
     assert {"memory_peak_mib", "throughput_per_rank", "time_ms", "train"} <= set(headers)
     browser.save_screenshot(str(page.pictures / "run.png"))
+
+
+def test_the_machine_is_on_mlflow_s_page_of_system_metrics(browser, page):
+    browser.get("about:blank")
+    browser.get(run_link(page.url, page.runs[2]).replace("?", "/system-metrics?"))
+    card = wait_for(partial(browser.execute_script, LOOK_AT_CARD, 0))
+    body = browser.find_element("tag name", "body").text
+    assert "system/node_0/cpu_utilization_percentage" in body
+    assert card["lengths"] == [3]
+    browser.save_screenshot(str(page.pictures / "system.png"))
 
 
 def test_the_page_says_nothing_of_errors(browser):
