@@ -17,7 +17,7 @@ from orchestrator.worker.loop import DivergedError
 from orchestrator.worker.rank import Place, run_rank
 from tests.worker.ranks import free_port
 
-pytestmark = pytest.mark.usefixtures("this_process")
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("this_process")]
 ALONE = {"resources": {"workers": 1}}
 POISON = """
 import torch

@@ -12,8 +12,8 @@ from orchestrator.worker.probes.storages import live_keys, live_storages, storag
 
 @pytest.fixture
 def trace():
-    """A trace that leaves out whatever other tests left behind."""
-    return AllocationTrace(ignored=live_keys())
+    """A trace that knows of nothing before it is on."""
+    return AllocationTrace()
 
 
 def peak_of(trace):
