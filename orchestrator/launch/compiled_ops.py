@@ -43,7 +43,7 @@ def make_ready(
     """Build the ops that are not built yet.
 
     Args:
-        ops: `cpu_adam`, `async_io`.
+        ops: `cpu_adam`, `cpu_lion`, `fused_lion`, `async_io`.
         folder: where they lie (TORCH_EXTENSIONS_DIR).
         environment: for the compiler.
         show: takes a line for the user before a wait.
@@ -132,6 +132,8 @@ def _end(pid: int) -> None:
 
 _WAYS_OUT = {
     "cpu_adam": "install g++ (apt-get install g++), or set zero.offload_optimizer: none",
+    "cpu_lion": "install g++ (apt-get install g++), or choose another training.optimizer.name",
+    "fused_lion": "install the CUDA toolkit with nvcc, or set zero.offload_optimizer: cpu",
     "async_io": "install libaio and g++ (apt-get install libaio-dev g++), or set offload to cpu",
 }
 

@@ -23,6 +23,15 @@ OFFLOAD_BLOCKS = {
     "zero_optimization.offload_param": "zero.offload_params",
 }
 """Blocks that act only when the job file switches them on."""
+OPTIMIZER_TYPES = {
+    "adamw": "AdamW",
+    "adam": "Adam",
+    "sgd": "SGD",
+    "rmsprop": "RMSprop",
+    "adafactor": "Adafactor",
+    "lion": "Lion",
+}
+"""The job file's optimizers -> DeepSpeed's names of them, most of them torch's."""
 _LONGEST_SUGGESTED = 40
 _TYPES = {
     bool: ("true or false", "write true or false"),
@@ -39,11 +48,13 @@ def settings_of(
 ) -> dict[str, Setting]:
     """Every setting this job may pass on, by dotted key; those of its optimizer included."""
     name: str = spec.training.optimizer.name
+    offloaded = spec.zero.offload_optimizer != "none"
     if name in ("adam", "adamw"):
         given = get(user, "optimizer.params.torch_adam")
         torch_adam = given if isinstance(given, bool) else ours["optimizer"]["params"]["torch_adam"]
-        offloaded = spec.zero.offload_optimizer != "none"
         name = "torch_adam" if torch_adam else "cpu_adam" if offloaded else "fused_adam"
+    elif name == "lion":
+        name = "cpu_lion" if offloaded else "fused_lion"
     params = OPTIMIZER_SETTINGS[name]
     return {**SETTINGS, **{f"optimizer.params.{key}": one for key, one in params.items()}}
 
@@ -157,8 +168,9 @@ def _in_our_words(key: str, value: Any) -> str | None:
     if key == "optimizer.params.adam_w_mode":
         return {True: "adamw", False: "adam"}.get(value) if isinstance(value, bool) else None
     if key == "optimizer.type":
+        named = {theirs: ours for ours, theirs in OPTIMIZER_TYPES.items()}
         # DeepSpeed's "Adam" is AdamW or Adam, by a key elsewhere.
-        return {"AdamW": "adamw", "SGD": "sgd", "RMSprop": "rmsprop"}.get(str(value))
+        return None if value == "Adam" else named.get(str(value))
     if owner_of(key) == "training.schedule" or isinstance(value, dict):
         return None
     text = _in_yaml(value)

@@ -15,6 +15,7 @@ from orchestrator.plan.buckets import bucket_sizes, nvme_buffer_size
 from orchestrator.plan.deepspeed_check import (
     AUTO,
     OFFLOAD_BLOCKS,
+    OPTIMIZER_TYPES,
     entries,
     is_off,
     section_findings,
@@ -25,9 +26,11 @@ from orchestrator.plan.deepspeed_settings import Setting
 from orchestrator.plan.dotted import MISSING, get, put
 from orchestrator.spec.finding import Finding
 from orchestrator.spec.job import JobSpec
+from orchestrator.spec.model import ResnetModel
 from orchestrator.spec.sections import OptimizerSection
 
-_TORCH_NAMES = {"adamw": "AdamW", "adam": "Adam", "sgd": "SGD", "rmsprop": "RMSprop"}
+_UNTESTED = ("sgd", "rmsprop", "adafactor")
+"""Optimizers of torch that ZeRO takes only if told to."""
 
 
 def deepspeed_config(
@@ -60,9 +63,14 @@ def deepspeed_config(
     }
     if training.precision != "fp32":
         config[training.precision] = {"enabled": True}
-    if zero.stage > 0 and training.optimizer.name in ("sgd", "rmsprop"):
+    if device == "cpu" and training.precision == "bf16" and isinstance(spec.model, ResnetModel):
+        # torch's batch norm on the CPU wants its running means in the type of its weights, and
+        # DeepSpeed would leave them in fp32 (runtime/engine.py, `_cast_module_mixed_precision`).
+        config["data_types"] = {"buffer_dtype": "bf16"}
+    if zero.stage > 0 and training.optimizer.name in _UNTESTED:
         config["zero_allow_untested_optimizer"] = True
-    if offloaded and not (cpu_adam and training.optimizer.name in ("adam", "adamw")):
+    own_on_host = training.optimizer.name == "lion" or (cpu_adam and needs_cpu_adam(spec))
+    if offloaded and not own_on_host:
         config["zero_force_ds_cpu_optimizer"] = False
     return config
 
@@ -79,11 +87,13 @@ def _optimizer(section: OptimizerSection, *, torch_adam: bool) -> dict[str, Any]
         params |= {"betas": list(section.betas), "eps": section.eps, "torch_adam": torch_adam}
         # DeepSpeed's "Adam" means AdamW unless told otherwise.
         params["adam_w_mode"] = section.name == "adamw"
-    else:
+    elif section.name == "lion":
+        params["betas"] = list(section.betas)
+    elif section.name in ("sgd", "rmsprop"):
         params["momentum"] = section.momentum
     if section.name == "rmsprop":
         params["eps"] = section.eps
-    return {"type": _TORCH_NAMES[section.name], "params": params}
+    return {"type": OPTIMIZER_TYPES[section.name], "params": params}
 
 
 def _zero(spec: JobSpec, *, n_params: int, device: str) -> dict[str, Any]:

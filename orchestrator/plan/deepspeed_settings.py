@@ -265,5 +265,13 @@ OPTIMIZER_SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "capturable": _switch(False),
         "centered": _switch(False),
     },
+    "adafactor": {
+        "beta2_decay": _number(-0.8, le=0),
+        "d": _number(1.0, ge=1),
+        "foreach": _switch(None),
+        "maximize": _switch(False),
+    },
+    "cpu_lion": {"fp32_optimizer_states": _switch(True)},
+    "fused_lion": {"set_grad_none": _switch(True)},
 }
 """What each optimizer takes under `optimizer.params` beside what the job file says."""

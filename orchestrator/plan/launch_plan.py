@@ -5,6 +5,7 @@ cluster offers; touches nothing outside but a JSON file that `deepspeed:` may na
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from orchestrator.plan.batch import Batch, BatchError, resolve_batch
 from orchestrator.plan.deepspeed_config import deepspeed_config, merge_user_config, needs_cpu_adam
 from orchestrator.plan.parameters import n_parameters, open_sizes
 from orchestrator.plan.resources import Machine, Resources, resolve_resources
+from orchestrator.spec.finding import Finding
 from orchestrator.spec.job import JobSpec
 from orchestrator.spec.load import JobFile
 from orchestrator.spec.shapes import resolve_shapes
@@ -66,18 +68,18 @@ def make_plan(
         machine: what there is to run on.
         n_params: parameters of a factory's model, counted by building it; not needed for the
             built-in families.
-        cpu_adam: whether DeepSpeed's compiled CPU Adam can be built here.
+        cpu_adam: whether DeepSpeed's compiled CPU Adam can be built here, and so its Lion.
 
     Raises:
-        SpecError: batch sizes, shapes or DeepSpeed settings do not fit together.
+        SpecError: batch sizes, shapes or DeepSpeed settings do not fit together, or the precision
+            or the optimizer does not go with the device.
         InfeasibleError: the machine has less than is asked for.
         ValueError: a factory's model was not counted.
     """
     spec = resolve_shapes(job)
     resources = resolve_resources(job, machine=machine)
-    if spec.training.precision == "fp16" and resources.device == "cpu":
-        message = "fp16 needs a GPU and this run is on the CPU; set bf16 or fp32"
-        raise SpecError([job.problem("training.precision", message)])
+    if unfit := tuple(_unfit_for_device(spec, device=resources.device, compiler=cpu_adam)):
+        raise SpecError([job.problem(found.key, found.message) for found in unfit])
     try:
         batch = resolve_batch(spec.training, workers=resources.workers)
     except BatchError as err:
@@ -116,6 +118,28 @@ def strategy_name(spec: JobSpec) -> str:
     return "-".join(parts)
 
 
+def _unfit_for_device(spec: JobSpec, *, device: str, compiler: bool) -> Iterator[Finding]:
+    """Find what the job asks for and this device, or this machine's lack of a compiler, denies."""
+    training = spec.training
+    if training.precision == "fp16" and device == "cpu":
+        message = "fp16 needs a GPU and this run is on the CPU; set bf16 or fp32"
+        yield Finding(key="training.precision", message=message)
+    if training.optimizer.name != "lion":
+        return
+    if device == "cpu" and spec.zero.offload_optimizer == "none":
+        message = (
+            "lion needs a GPU or zero.offload_optimizer: cpu, and this run is on the CPU; "
+            "set zero.offload_optimizer: cpu at stage 1 to 3, or choose another optimizer"
+        )
+        yield Finding(key="training.optimizer.name", message=message)
+    elif not compiler:
+        message = (
+            "lion has to be compiled and there is no C++ compiler; "
+            "install g++ (apt-get install g++), or choose another optimizer"
+        )
+        yield Finding(key="training.optimizer.name", message=message)
+
+
 def _deepspeed(
     job: JobFile, spec: JobSpec, *, batch: Batch, n_params: int, cpu_adam: bool, on: Resources
 ) -> dict[str, Any] | None:
@@ -151,6 +175,8 @@ def _compiled_ops(spec: JobSpec, *, cpu_adam: bool) -> tuple[str, ...]:
     ops = []
     if needs_cpu_adam(spec) and cpu_adam:
         ops.append("cpu_adam")
+    if spec.training.optimizer.name == "lion":
+        ops.append("fused_lion" if spec.zero.offload_optimizer == "none" else "cpu_lion")
     if "nvme" in (spec.zero.offload_optimizer, spec.zero.offload_params):
         ops.append("async_io")
     return tuple(ops)

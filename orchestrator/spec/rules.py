@@ -13,6 +13,16 @@ from orchestrator.spec.model import Gpt2Model, ResnetModel
 
 Rule = Callable[[JobSpec], Iterator[Finding]]
 
+_IGNORED = {
+    "adamw": ("momentum",),
+    "adam": ("momentum",),
+    "sgd": ("betas", "eps"),
+    "rmsprop": ("betas",),
+    # Its own epsilon is a pair with another meaning.
+    "adafactor": ("betas", "eps", "momentum"),
+    "lion": ("eps", "momentum"),
+}
+"""Update rule -> settings it has not."""
 _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
 _SECRET_WORDS = ("password", "passwd", "pwd", "token", "secret")
 _NO_SECRETS = (
@@ -89,6 +99,9 @@ def torch_engine_is_plain(spec: JobSpec) -> Iterator[Finding]:
         if getattr(zero, name) != "none":
             message = f"engine torch does not offload; write none, {way_out}"
             yield Finding(key=f"zero.{name}", message=message)
+    if spec.training.optimizer.name == "lion":
+        message = f"engine torch has no lion; choose another optimizer, {way_out}"
+        yield Finding(key="training.optimizer.name", message=message)
     if spec.deepspeed:
         message = f"engine torch does not use it; leave it out, {way_out}"
         yield Finding(key="deepspeed", message=message)
@@ -135,8 +148,7 @@ def nvme_path_is_used(spec: JobSpec) -> Iterator[Finding]:
 def optimizer_uses_its_settings(spec: JobSpec) -> Iterator[Finding]:
     """Settings that the update rule ignores are not given."""
     optimizer = spec.training.optimizer
-    ignored = {"adamw": ("momentum",), "adam": ("momentum",), "sgd": ("betas", "eps")}
-    for name in ignored.get(optimizer.name, ("betas",)):
+    for name in _IGNORED[optimizer.name]:
         given = name in optimizer.model_fields_set and getattr(optimizer, name) != 0
         if given:
             message = f"{optimizer.name} has no {name}; leave it out, or choose another optimizer"

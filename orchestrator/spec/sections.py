@@ -23,16 +23,31 @@ Stage = Annotated[Literal[0, 1, 2, 3], WholeNumber]
 
 
 class OptimizerSection(Section):
-    """Which update rule, with torch's names for its settings."""
+    """Which update rule, with torch's names for its settings.
 
-    name: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
-    """Update rule."""
+    Adafactor keeps a row and a column of second moments in place of each matrix, and scales and
+    clips the update of each weight tensor by itself. So it does at stage 0. At stages 1 to 3 ZeRO
+    hands it a rank's share as one flat vector: its second moments are then as large as the share,
+    and scale and clipping are those of the whole share. Its losses, unlike those of the other
+    rules, therefore change with the stage and the number of workers.
+
+    Lion is DeepSpeed's own; its paper has betas of [0.9, 0.99], and a lr three to ten times smaller
+    than that of AdamW. A gradient of exactly 0 has a sign there, so that a weight that gets none
+    moves by lr all the same: down where it is offloaded, up on a GPU.
+
+    Source: torch 2.13.0, optim/_adafactor.py; Chen et al., Symbolic Discovery of Optimization
+    Algorithms (arXiv:2302.06675), section 5; deepspeed 0.19.8, runtime/zero/stage_1_and_2.py,
+    runtime/zero/stage3.py, ops/csrc/includes/cpu_lion.h, ops/csrc/lion/multi_tensor_lion.cu.
+    """
+
+    name: Literal["adamw", "adam", "sgd", "rmsprop", "adafactor", "lion"] = "adamw"
+    """Update rule; lion needs a GPU, or zero.offload_optimizer."""
     lr: Positive = 1e-3
-    """Peak learning rate."""
+    """Peak learning rate; of adafactor, the largest step relative to the weights."""
     weight_decay: NonNegative = 0.01
-    """Decoupled for adamw, an L2 term for the others."""
+    """Decoupled for adamw, adafactor and lion, an L2 term for the others."""
     betas: Betas = (0.9, 0.999)
-    """Decay of the running means (adamw, adam)."""
+    """Decay of the running means (adamw, adam, lion)."""
     eps: Positive = 1e-8
     """Added to the denominator (adamw, adam, rmsprop)."""
     momentum: Ratio = 0.0

@@ -19,7 +19,7 @@ def load_built(names: Iterable[str], *, folder: Path) -> None:
     and lets every rank run ninja in the same folder. What is not there is left to it.
 
     Args:
-        names: `cpu_adam`, `async_io`.
+        names: `cpu_adam`, `cpu_lion`, `fused_lion`, `async_io`.
         folder: where they were built (TORCH_EXTENSIONS_DIR).
 
     Source: deepspeed 0.19.8, ops/op_builder/builder.py, `OpBuilder.load`.
@@ -43,7 +43,7 @@ def build(name: str) -> None:
     """Compile and load one extension.
 
     Args:
-        name: `cpu_adam` or `async_io`.
+        name: `cpu_adam`, `cpu_lion`, `fused_lion` or `async_io`.
 
     Raises:
         RuntimeError: the compiler or a library it needs is missing, or it failed.
@@ -55,10 +55,18 @@ def build(name: str) -> None:
 
 
 def _builder(name: str) -> Any:
-    from deepspeed.ops.op_builder import AsyncIOBuilder, CPUAdamBuilder, PinMemoryBuilder
+    from deepspeed.ops.op_builder import (
+        AsyncIOBuilder,
+        CPUAdamBuilder,
+        CPULionBuilder,
+        FusedLionBuilder,
+        PinMemoryBuilder,
+    )
 
     builders = {
         "cpu_adam": CPUAdamBuilder,
+        "cpu_lion": CPULionBuilder,
+        "fused_lion": FusedLionBuilder,
         "async_io": AsyncIOBuilder,
         "pin_memory": PinMemoryBuilder,
     }

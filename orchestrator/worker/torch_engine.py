@@ -86,7 +86,11 @@ class TorchEngine:
 def make_optimizer(
     section: OptimizerSection, parameters: list[torch.nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """The torch optimizer that a job file names."""
+    """The torch optimizer that a job file names.
+
+    Raises:
+        ValueError: it is `lion`, which torch does not have and a rule of the job file refuses.
+    """
     lr, decay = section.lr, section.weight_decay
     if section.name == "sgd":
         return torch.optim.SGD(parameters, lr=lr, weight_decay=decay, momentum=section.momentum)
@@ -94,5 +98,9 @@ def make_optimizer(
         return torch.optim.RMSprop(
             parameters, lr=lr, weight_decay=decay, momentum=section.momentum, eps=section.eps
         )
+    if section.name == "adafactor":
+        return torch.optim.Adafactor(parameters, lr=lr, weight_decay=decay)
+    if section.name == "lion":
+        raise ValueError("torch has no Lion")
     adam = torch.optim.AdamW if section.name == "adamw" else torch.optim.Adam
     return adam(parameters, lr=lr, betas=section.betas, eps=section.eps, weight_decay=decay)

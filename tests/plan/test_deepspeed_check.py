@@ -140,6 +140,19 @@ def test_an_optimizer_is_given_only_what_it_takes(plan, problems):
     }
 
 
+def test_lion_takes_other_settings_on_the_host_than_on_a_gpu(plan, problems):
+    lion = {"training": {"optimizer": {"name": "lion"}}}
+    offloaded = {**lion, "zero": {"stage": 2, "offload_optimizer": "cpu"}}
+    on_gpu = {**lion, "machine": Machine(n_cpus=4, n_gpus=2, name="this machine")}
+    host = {"optimizer": {"params": {"fp32_optimizer_states": False}}}
+    gpu = {"optimizer": {"params": {"set_grad_none": False}}}
+    for mine, changes, other in ((host, offloaded, gpu), (gpu, on_gpu, host)):
+        config = plan(deepspeed=mine, **changes).deepspeed
+        assert mine["optimizer"]["params"].items() <= config["optimizer"]["params"].items()
+        (message,) = problems(other, **changes).values()
+        assert message == "DeepSpeed has no such key; take it out"
+
+
 @pytest.mark.parametrize("value", [{}, {"tag_validation": "Ignore"}, {"load_universal": True}])
 def test_deepspeeds_checkpoints_are_said_not_to_be_used(problems, value):
     message = problems({"checkpoint": value})["checkpoint"]

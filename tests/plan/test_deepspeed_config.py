@@ -26,6 +26,7 @@ STRATEGIES = [
     (3, "nvme", "none"),
 ]
 N_PARAMS = 4_000_000
+GPUS = Machine(n_cpus=8, n_gpus=2, name="this machine")
 
 
 def zero_of(stage, optimizer, params):
@@ -68,9 +69,8 @@ def test_every_golden_file_belongs_to_a_job():
 @pytest.mark.parametrize(("stage", "optimizer", "params"), STRATEGIES)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_the_strategy_arrives_in_the_dict(ours, stage, optimizer, params, precision):
-    gpus = Machine(n_cpus=8, n_gpus=2, name="this machine")
     zero = zero_of(stage, optimizer, params)
-    config = ours(device="cuda", machine=gpus, zero=zero, training={"precision": precision})
+    config = ours(device="cuda", machine=GPUS, zero=zero, training={"precision": precision})
     assert config["train_batch_size"] == 16
     assert config["train_micro_batch_size_per_gpu"] == 4
     assert config["gradient_accumulation_steps"] == 2
@@ -139,23 +139,53 @@ def test_clipping_is_off_unless_asked_for(ours, clipping, expected):
                 "params": {"lr": 0.1, "weight_decay": 0.01, "momentum": 0.0, "eps": 1e-6},
             },
         ),
+        (
+            {"name": "adafactor", "lr": 0.1, "weight_decay": 0.2},
+            {"type": "Adafactor", "params": {"lr": 0.1, "weight_decay": 0.2}},
+        ),
+        (
+            {"name": "lion", "lr": 0.1, "betas": [0.9, 0.99]},
+            {"type": "Lion", "params": {"lr": 0.1, "weight_decay": 0.01, "betas": [0.9, 0.99]}},
+        ),
     ],
-    ids=["adamw", "adam", "sgd", "rmsprop"],
+    ids=["adamw", "adam", "sgd", "rmsprop", "adafactor", "lion"],
 )  # fmt: skip
 def test_the_optimizer_keeps_its_settings(ours, optimizer, expected):
-    assert ours(training={"optimizer": optimizer})["optimizer"] == expected
+    config = ours(device="cuda", machine=GPUS, training={"optimizer": optimizer})
+    assert config["optimizer"] == expected
 
 
-def test_an_optimizer_deepspeed_has_not_tested_is_allowed_where_it_asks(ours):
-    sgd = {"optimizer": {"name": "sgd"}}
-    assert "zero_allow_untested_optimizer" not in ours(training=sgd)
-    assert ours(training=sgd, zero={"stage": 1})["zero_allow_untested_optimizer"] is True
-    assert "zero_allow_untested_optimizer" not in ours(zero={"stage": 1})
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+@pytest.mark.parametrize(
+    ("optimizer", "tested"),
+    # runtime/zero/utils.py, ZERO_SUPPORTED_OPTIMIZERS
+    [
+        ("adamw", True),
+        ("adam", True),
+        ("sgd", False),
+        ("rmsprop", False),
+        ("adafactor", False),
+        ("lion", True),
+    ],
+)
+def test_an_optimizer_deepspeed_has_not_tested_is_allowed_where_it_asks(
+    ours, optimizer, tested, stage
+):
+    training, zero = {"optimizer": {"name": optimizer}}, {"stage": stage}
+    config = ours(device="cuda", machine=GPUS, training=training, zero=zero)
+    asks = stage > 0 and not tested
+    assert config.get("zero_allow_untested_optimizer") is (True if asks else None)
 
 
 @pytest.mark.parametrize(
     ("optimizer", "cpu_adam", "compiled"),
-    [("adamw", True, True), ("adam", True, True), ("adamw", False, False), ("sgd", True, False)],
+    [
+        ("adamw", True, True),
+        ("adam", True, True),
+        ("adamw", False, False),
+        ("sgd", True, False),
+        ("adafactor", True, False),
+    ],
 )
 def test_an_offloaded_optimizer_is_deepspeeds_only_if_it_can_be(
     ours, plan, optimizer, cpu_adam, compiled
@@ -167,4 +197,45 @@ def test_an_offloaded_optimizer_is_deepspeeds_only_if_it_can_be(
     config = ours(cpu_adam=cpu_adam, **job)
     assert (config["optimizer"]["params"].get("torch_adam") is False) == compiled
     assert (config.get("zero_force_ds_cpu_optimizer") is False) != compiled
-    assert needs_cpu_adam(plan(**job).spec) == (optimizer != "sgd")
+    assert needs_cpu_adam(plan(**job).spec) == (optimizer in ("adam", "adamw"))
+
+
+def test_an_offloaded_lion_is_deepspeeds_and_no_adam(ours, plan):
+    job = {
+        "zero": {"stage": 2, "offload_optimizer": "cpu"},
+        "training": {"optimizer": {"name": "lion"}},
+    }
+    assert "zero_force_ds_cpu_optimizer" not in ours(**job)
+    assert not needs_cpu_adam(plan(**job).spec)
+
+
+RESNET = {"family": "resnet", "config": {"hidden_sizes": [8], "depths": [1]}}
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_batch_norm_in_bf16_on_a_cpu_keeps_its_means_in_bf16(ours, stage):
+    config = ours(model=RESNET, training={"precision": "bf16"}, zero={"stage": stage})
+    assert config["data_types"] == {"buffer_dtype": "bf16"}
+
+
+@pytest.mark.parametrize(
+    ("model", "precision", "device"),
+    [(RESNET, "bf16", "cuda"), (RESNET, "fp32", "cpu"), ({"family": "cnn"}, "bf16", "cpu")],
+    ids=["on a GPU", "in fp32", "without batch norm"],
+)
+def test_buffers_are_left_alone_elsewhere(ours, model, precision, device):
+    machine = {"cuda": GPUS, "cpu": Machine(n_cpus=8, n_gpus=0, name="this machine")}[device]
+    training = {"precision": precision}
+    assert "data_types" not in ours(model=model, training=training, device=device, machine=machine)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [("fp32", "fp32"), (None, None), ("bfloat16", "bfloat16"), ("auto", "bf16")]
+)
+def test_the_users_own_type_of_buffers_stands(plan, given, used):
+    made = plan(
+        model=RESNET,
+        training={"precision": "bf16"},
+        deepspeed={"data_types": {"buffer_dtype": given}},
+    )
+    assert made.deepspeed["data_types"] == {"buffer_dtype": used}

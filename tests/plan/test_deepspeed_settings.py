@@ -193,6 +193,9 @@ def test_the_choices_are_those_of_deepspeed(installed):
         ("rmsprop", "torch.optim:RMSprop", set()),
         ("cpu_adam", "deepspeed.ops.adam:DeepSpeedCPUAdam", {"torch_adam"}),
         ("fused_adam", "deepspeed.ops.adam:FusedAdam", {"torch_adam"}),
+        ("adafactor", "torch.optim:Adafactor", set()),
+        ("cpu_lion", "deepspeed.ops.lion:DeepSpeedCPULion", set()),
+        ("fused_lion", "deepspeed.ops.lion:FusedLion", set()),
     ],
 )
 def test_an_optimizer_takes_what_the_table_says(name, path, not_passed_on):

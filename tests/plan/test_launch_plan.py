@@ -72,6 +72,14 @@ def test_a_strategy_is_named_by_what_is_switched_on(write_job, zero, training, n
             True,
             ("async_io",),
         ),
+        ({"stage": 1, "offload_optimizer": "cpu"}, "lion", True, ("cpu_lion",)),
+        (
+            {"stage": 3, "offload_optimizer": "nvme", "nvme_path": "/nvme"},
+            "lion",
+            True,
+            ("cpu_lion", "async_io"),
+        ),
+        ({"stage": 2, "offload_optimizer": "cpu"}, "adafactor", True, ()),
     ],
 )
 def test_only_ops_the_job_uses_are_compiled(plan, zero, optimizer, cpu_adam, ops):
@@ -114,6 +122,46 @@ def test_fp16_on_a_gpu_is_planned(plan):
     made = plan(machine=GPUS, training={"precision": "fp16"})
     assert made.deepspeed["fp16"] == {"enabled": True}
     assert made.resources.device == "cuda"
+
+
+LION = {"optimizer": {"name": "lion"}}
+
+
+def test_lion_on_a_cpu_is_refused_at_its_place_unless_it_is_offloaded(plan):
+    message = (
+        r"job\.yaml:4:\d+: training\.optimizer\.name: lion needs a GPU or "
+        r"zero\.offload_optimizer: cpu, .*; set zero\.offload_optimizer: cpu at stage 1 to 3, or"
+    )
+    for zero in ({"stage": 0}, {"stage": 2}, {"stage": 3, "offload_params": "cpu"}):
+        with pytest.raises(SpecError, match=message):
+            plan(training=LION, zero=zero)
+    with pytest.raises(SpecError, match="lion needs a GPU or"):
+        plan(machine=GPUS, training=LION, resources={"device": "cpu"})
+
+
+def test_lion_without_a_compiler_is_refused_at_its_place(plan):
+    message = (
+        r"job\.yaml:4:\d+: training\.optimizer\.name: lion has to be compiled and there is no "
+        r"C\+\+ compiler; install g\+\+ .* or choose another optimizer"
+    )
+    with pytest.raises(SpecError, match=message):
+        plan(training=LION, zero={"stage": 2, "offload_optimizer": "cpu"}, cpu_adam=False)
+    with pytest.raises(SpecError, match=message):
+        plan(machine=GPUS, training=LION, cpu_adam=False)
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_lion_on_a_gpu_runs_in_its_kernel_there(plan, stage):
+    made = plan(machine=GPUS, training=LION, zero={"stage": stage})
+    assert made.compiled_ops == ("fused_lion",)
+    assert made.deepspeed["optimizer"]["type"] == "Lion"
+
+
+def test_all_that_a_cpu_denies_is_told_at_once(plan):
+    with pytest.raises(SpecError, match="fp16 needs a GPU") as error:
+        plan(training={"precision": "fp16", **LION})
+    keys = [problem.key for problem in error.value.problems]
+    assert keys == ["training.precision", "training.optimizer.name"]
 
 
 def test_fp16_on_the_cpu_of_a_gpu_machine_is_refused(plan):

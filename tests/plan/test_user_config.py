@@ -95,6 +95,8 @@ def test_a_conflict_says_what_the_job_file_says_now_and_whether_it_was_written(t
         ({"bf16": {"enabled": False}}, "(fp32, the default); set training.precision and"),
         ({"gradient_clipping": 1.0}, "(left out); set training.gradient_clipping: 1.0 and"),
         ({"optimizer": {"type": "SGD"}}, "(adamw, the default); set training.optimizer.name: sgd"),
+        ({"optimizer": {"type": "Lion"}}, "set training.optimizer.name: lion and take it out"),
+        ({"optimizer": {"type": "Adafactor"}}, "set training.optimizer.name: adafactor and take"),
         ({"optimizer": {"type": "AdamW"}}, "training.optimizer.name (adamw, the default); take it"),
         # "Adam" is AdamW to DeepSpeed, unless adam_w_mode says otherwise
         ({"optimizer": {"type": "Adam"}}, "set training.optimizer.name and take it out"),

@@ -1,8 +1,14 @@
 """DeepSpeed in two real processes against plain torch: one job, one answer."""
 
 import math
+from pathlib import Path
 
 import pytest
+import torch
+
+from orchestrator.data.build import build_data
+from orchestrator.data.order import step_indices
+from orchestrator.models.build import build_model
 
 pytestmark = pytest.mark.ray
 
@@ -17,6 +23,13 @@ CNN = {"model": {"family": "cnn", "config": {"channels": [16, 32]}}, "training":
 GPT2 = {
     "model": {"family": "gpt2", "config": {"n_embd": 32, "n_layer": 2, "n_head": 2}},
     "data": {"source": "text", "sequence_length": 32, "max_bytes": 200_000},
+    "training": TRAINING,
+}
+RESNET = {
+    "model": {
+        "family": "resnet",
+        "config": {"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 1]},
+    },
     "training": TRAINING,
 }
 # DeepSpeed leaves what is under 1 MiB in memory; two of these layers are 4 MiB.
@@ -104,6 +117,58 @@ def test_every_optimizer_is_that_of_torch(losses, optimizer, zero):
     assert losses(job(CNN, zero=zero, **changed)) == pytest.approx(plain, rel=1e-4)
 
 
+ADAFACTOR = {"optimizer": {"name": "adafactor", "lr": 0.05}, "schedule": {"name": "constant"}}
+
+
+@pytest.mark.parametrize(
+    "zero",
+    [*({"stage": stage} for stage in (0, 1, 2, 3)), {"stage": 2, "offload_optimizer": "cpu"}],
+    ids=short,
+)
+def test_adafactor_learns_in_every_stage(losses, zero):
+    found = losses(job(CNN, zero=zero, **ADAFACTOR))
+    assert sum(found[-3:]) < 0.95 * sum(found[:3])
+
+
+def test_adafactor_is_that_of_torch_where_it_sees_whole_weights_and_only_there(losses):
+    plain = losses(job(CNN, engine="torch", **ADAFACTOR))
+    assert losses(job(CNN, **ADAFACTOR)) == pytest.approx(plain, rel=1e-5)
+    # A shard is one flat vector: equal only before the first update.
+    sharded = losses(job(CNN, zero={"stage": 2}, **ADAFACTOR))
+    assert sharded[0] == pytest.approx(plain[0], rel=1e-5)
+    assert sharded[1] != pytest.approx(plain[1], rel=1e-3)
+
+
+def lion_losses(made):
+    """Lion on whole batches in this process, from its paper: arXiv:2302.06675, algorithm 2."""
+    section = made.spec.training.optimizer
+    lr, decay, (beta_1, beta_2) = section.lr, section.weight_decay, section.betas
+    samples = build_data(made.spec.data, folder=Path()).train
+    torch.manual_seed(0)
+    model = build_model(made.spec.model, folder=Path())
+    means = [torch.zeros_like(weight) for weight in model.parameters()]
+    for step in range(made.spec.training.steps):
+        indices = step_indices(len(samples), seed=0, step=step, global_batch_size=16)
+        loss = model(**samples.batch(indices)).loss
+        yield loss.item()
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        with torch.no_grad():
+            for weight, mean, gradient in zip(model.parameters(), means, gradients, strict=True):
+                update = torch.lerp(gradient, mean, beta_1).sign()
+                weight.sub_(lr * (update + decay * weight))
+                mean.lerp_(gradient, 1 - beta_2)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_an_offloaded_lion_is_that_of_its_paper_and_learns(losses, plan, stage):
+    settings = {"name": "lion", "lr": 1e-3, "betas": [0.9, 0.99], "weight_decay": 0.1}
+    zero = {"stage": stage, "offload_optimizer": "cpu"}
+    changed = job(CNN, zero=zero, optimizer=settings, schedule={"name": "constant"})
+    found = losses(changed)
+    assert found == pytest.approx(list(lion_losses(plan(**changed))), rel=1e-3)
+    assert sum(found[-3:]) < 0.95 * sum(found[:3])
+
+
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_clipping_and_the_norm_are_those_of_plain_torch(train, stage):
     changed = {"steps": 6, "gradient_clipping": 0.05, "optimizer": {"name": "sgd", "lr": 1.0}}
@@ -126,7 +191,7 @@ def test_without_clipping_large_gradients_pass(losses):
     assert losses(job(CNN, zero={"stage": 2}, **changed)) == pytest.approx(plain, rel=1e-5)
 
 
-@pytest.mark.parametrize("base", [CNN, GPT2], ids=["cnn", "gpt2"])
+@pytest.mark.parametrize("base", [CNN, GPT2, RESNET], ids=["cnn", "gpt2", "resnet"])
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_bf16_learns_in_every_stage(losses, base, stage):
     found = losses(job(base, zero={"stage": stage}, precision="bf16"))

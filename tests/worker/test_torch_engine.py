@@ -21,12 +21,14 @@ RULES = {
     "adam": lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.9), eps=1e-6, weight_decay=0.1),
     "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.1),
     "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.9, weight_decay=0.1, eps=1e-6),
+    "adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01, weight_decay=0.1),
 }
 SETTINGS: dict[str, dict[str, object]] = {
     "adamw": {"betas": [0.8, 0.9], "eps": 1e-6},
     "adam": {"betas": [0.8, 0.9], "eps": 1e-6},
     "sgd": {"momentum": 0.9},
     "rmsprop": {"momentum": 0.9, "eps": 1e-6},
+    "adafactor": {},
 }
 
 
@@ -127,6 +129,7 @@ def test_prediction_uses_evaluation_mode_and_leaves_no_graph(make):
         ("adam", torch.optim.Adam),
         ("sgd", torch.optim.SGD),
         ("rmsprop", torch.optim.RMSprop),
+        ("adafactor", torch.optim.Adafactor),
     ],
 )
 def test_the_optimizer_is_the_one_named(name, expected):
@@ -135,3 +138,8 @@ def test_the_optimizer_is_the_one_named(name, expected):
     assert type(optimizer) is expected
     assert optimizer.defaults["lr"] == 0.5
     assert optimizer.defaults["weight_decay"] == 0.25
+
+
+def test_a_lion_that_no_rule_stopped_is_not_made_an_adam():
+    with pytest.raises(ValueError, match="torch has no Lion"):
+        make_optimizer(OptimizerSection(name="lion"), [torch.nn.Parameter(torch.zeros(1))])
