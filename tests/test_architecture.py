@@ -14,11 +14,13 @@ PACKAGE = Path(__file__).parent.parent / "orchestrator"
 FLOORS = [
     {"errors", "units"},
     {"spec", "measure"},
+    {"forecast"},
     {"plan", "draw"},
     {"models", "data"},
     {"worker", "track"},
     {"launch"},
     {"render", "terminal"},
+    {"verbs"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,6 +1,13 @@
 import pytest
 
-from orchestrator.measure.devices import DEVICES, find_device, peak_flops_per_s
+from orchestrator.errors import UsageError
+from orchestrator.measure.device_table import DEVICES
+from orchestrator.measure.devices import (
+    device_called,
+    find_device,
+    model_of,
+    peak_flops_per_s,
+)
 
 # What CUDA calls the device: our name for it, CUDA cores, boost clock in MHz (data sheets,
 # white papers and product briefs; the V100's SXM2 clock is 1530, its PCIe clock 1380).
@@ -185,3 +192,79 @@ def test_the_source_names_the_document_and_the_precision_but_not_what_was_done_t
 )
 def test_memory_is_in_the_gigabytes_of_the_data_sheet(name, gigabytes):
     assert known(name).memory_bytes == gigabytes * 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("short_name", "name"),
+    [
+        ("h200", "H200 SXM"),
+        ("H200", "H200 SXM"),
+        ("b200", "B200"),
+        ("l40s", "L40S"),
+        ("a10", "A10"),
+        ("rtx4090", "GeForce RTX 4090"),
+        ("RTX 4090", "GeForce RTX 4090"),
+        ("geforce-rtx-4090", "GeForce RTX 4090"),
+        ("4090", "GeForce RTX 4090"),
+        ("a6000", "RTX A6000"),
+        ("a100-80gb", "A100 SXM4 80GB"),
+        ("A100 80GB", "A100 SXM4 80GB"),
+        ("a10080g", "A100 SXM4 80GB"),
+        ("a100-40gb", "A100 SXM4 40GB"),
+        ("a100-pcie-40gb", "A100 PCIe 40GB"),
+        ("a100-40gb-pcie", "A100 PCIe 40GB"),
+        ("h100-sxm5", "H100 SXM"),
+        ("h100-pcie", "H100 PCIe"),
+        ("h100_nvl", "H100 NVL"),
+        ("h100-94gb", "H100 NVL"),
+        ("h200-nvl", "H200 NVL"),
+        ("v100-16gb", "V100 SXM2 16GB"),
+    ],
+)
+def test_a_short_name_needs_neither_case_nor_gaps(short_name, name):
+    assert device_called(short_name).name == name
+
+
+@pytest.mark.parametrize(
+    ("short_name", "name"),
+    [
+        ("v100", "V100 SXM2 32GB"),
+        ("a100", "A100 SXM4 80GB"),
+        ("a100-pcie", "A100 PCIe 80GB"),
+        # Not the NVL, though it has more memory.
+        ("h100", "H100 SXM"),
+    ],
+)
+def test_an_open_variant_is_the_one_with_nvlink_and_then_the_one_with_most_memory(short_name, name):
+    assert device_called(short_name).name == name
+
+
+def test_every_device_is_called_by_its_full_name_and_by_cudas():
+    assert [device_called(device.name) for device in DEVICES] == list(DEVICES)
+    assert {cuda: device_called(cuda).name for cuda in REAL} == {
+        cuda: name for cuda, (name, _, _) in REAL.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "unlike",
+    ["", "sxm", "80gb", "gh200", "a100a100", "a100-64gb", "rtx4090laptop", "a100x", "4080"],
+)
+def test_a_short_name_with_another_word_or_none_means_no_device(unlike):
+    with pytest.raises(UsageError, match=r"unknown device .* known are v100, t4, a100, "):
+        device_called(unlike)
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [("h20", "h200"), ("rtx-409", "rtx4090"), ("a100-pci-40gb", "a100-pcie-40gb")],
+)
+def test_an_unknown_short_name_is_answered_by_the_nearest(misspelt, meant):
+    with pytest.raises(UsageError, match=f"unknown device '{misspelt}'; did you mean '{meant}'"):
+        device_called(misspelt)
+
+
+def test_a_model_is_named_alike_in_every_variant():
+    models = {model_of(device) for device in DEVICES if "A100" in device.name}
+    assert models == {"a100"}
+    assert model_of(device_called("rtx-a6000")) == "a6000"
