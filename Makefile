@@ -10,7 +10,7 @@ SETUP := .venv/.set-up
 RUN = $(BIN)/orchestrator $@ $(if $(JOB),$(JOB),$(error say which job: make $@ JOB=jobs/resnet_zero2.yaml)) \
       $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 
-.PHONY: help setup launch plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
+.PHONY: help setup launch forecast plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
         fmt lint types golden bench bench-measuring bench-telemetry lock clean
 
 help:      ## list the targets
@@ -25,6 +25,8 @@ setup: $(SETUP) ## install everything into .venv, as pinned in .constraints.txt
 
 launch: $(SETUP)   ## train: make launch JOB=jobs/resnet_zero2.yaml
 	@$(RUN)
+forecast: $(SETUP) ## what a job will cost; ARGS="--grid", "--workers 64 --device h200", "--params 7.5e9"
+	@$(BIN)/orchestrator forecast $(JOB) $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 plan: $(SETUP)     ## show what would be launched, exactly
 	@$(RUN)
 validate: $(SETUP) ## read and check a job file

@@ -1,25 +1,28 @@
-"""The command line: one function a verb, and the outermost frame where errors become exit codes.
+"""The command line: what may be typed, and the outermost frame where errors become exit codes.
 
-Environment variables, the clock and the terminal enter here and are passed down; nothing heavy is
-imported before a verb needs it.
+Environment variables, the clock and the terminal enter here and in `verbs`, and are passed down;
+nothing heavy is imported before a verb needs it.
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
-from orchestrator.errors import ExitCode, InterruptedRunError, OrchestratorError, UsageError
+from orchestrator.errors import (
+    DoesNotFitError,
+    ExitCode,
+    InterruptedRunError,
+    OrchestratorError,
+    UsageError,
+)
 from orchestrator.launch.stop_signals import StopSignals
 from orchestrator.terminal import Voice, said_aloud
-
-if TYPE_CHECKING:
-    from orchestrator.launch.ray_train import RayLauncher
-    from orchestrator.plan.resources import Machine
 
 # What became of a launch that ended before it had a record; of wrong input nothing became.
 _OUTCOMES = {
@@ -47,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         StopSignals(show=lambda line: options.voice.note(f"\n{line}")) as stopped,
     ):
         try:
-            exit_code = int(options.verb(options, started_unix_s))
+            exit_code = int(_function(options.verb)(options, started_unix_s))
         except OrchestratorError as err:
             exit_code = _report(err, as_json=options.json)
         except KeyboardInterrupt:
@@ -66,9 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _report(err: OrchestratorError, *, as_json: bool) -> int:
     sys.stderr.write(f"{err}\n")
     if as_json:
-        answer = {"error": str(err), "exit_code": int(err.exit_code)}
+        answer: dict[str, Any] = {"error": str(err), "exit_code": int(err.exit_code)}
         if err.exit_code in _OUTCOMES:
             answer["outcome"] = _OUTCOMES[err.exit_code]
+        if isinstance(err, DoesNotFitError):
+            answer["forecast"] = err.forecast
         json.dump(answer, sys.stdout)
         sys.stdout.write("\n")
     return err.exit_code
@@ -90,9 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    def verb(name: str, help_text: str, function: Any, *, job: bool) -> argparse.ArgumentParser:
+    def verb(name: str, help_text: str, module: str, *, job: bool) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=help_text, description=help_text)
-        sub.set_defaults(verb=function)
+        sub.set_defaults(verb=f"{module}:{name}")
         sub.add_argument("--json", action="store_true", help=JSON_HELP)
         sub.add_argument(
             "--home", type=Path, help="state folder (else ORCHESTRATOR_HOME, else .orchestrator)"
@@ -108,9 +113,9 @@ def _parser() -> argparse.ArgumentParser:
             )
         return sub
 
-    verb("validate", "read and check a job file", _validate, job=True)
-    plan = verb("plan", "show what would be launched, exactly", _plan, job=True)
-    launch = verb("launch", "run a job", _launch, job=True)
+    verb("validate", "read and check a job file", "plan", job=True)
+    plan = verb("plan", "show what would be launched, exactly", "plan", job=True)
+    launch = verb("launch", "run a job", "launch", job=True)
     for sub in (plan, launch):
         sub.add_argument("--address", help="Ray cluster (else RAY_ADDRESS, else a Ray of its own)")
         sub.add_argument(
@@ -120,173 +125,69 @@ def _parser() -> argparse.ArgumentParser:
             help="let Ray and the ranks talk to the terminal",
         )
     launch.add_argument(
+        "--force", action="store_true", help="launch also what does not fit by its forecast"
+    )
+    launch.add_argument(
+        "--no-forecast", action="store_true", help="start without a forecast, some seconds earlier"
+    )
+    launch.add_argument(
         "--in-process", action="store_true", help="one worker in this process, without Ray"
     )
-    verb("doctor", "say what this machine has and lacks", _doctor, job=False)
-    ui = verb("ui", "open MLflow on what was recorded", _ui, job=False)
+    _add_forecast(verb)
+    verb("doctor", "say what this machine has and lacks", "look", job=False)
+    ui = verb("ui", "open MLflow on what was recorded", "look", job=False)
     ui.add_argument("--port", type=int, help="port to listen on (default: 5000 or the next free)")
-    verb("schema", "print the JSON schema of the job file", _schema, job=False)
+    verb("schema", "print the JSON schema of the job file", "plan", job=False)
     return parser
 
 
-def _say(options: argparse.Namespace, text: str) -> None:
-    """A line for the person: stdout, or stderr when stdout is for JSON."""
-    print(text, file=options.voice.err if options.json else options.voice.out, flush=True)
-
-
-def _answer(options: argparse.Namespace, value: object) -> None:
-    if options.json:
-        print(json.dumps(value))
-
-
-def _home_path(options: argparse.Namespace) -> Path:
-    chosen = options.home or os.environ.get("ORCHESTRATOR_HOME")
-    return Path(chosen) if chosen else Path(".orchestrator")
-
-
-def _validate(options: argparse.Namespace, _started_unix_s: float) -> int:
-    from orchestrator.spec.load import load_job
-    from orchestrator.spec.shapes import resolve_shapes
-
-    job = load_job(options.job, overrides=options.set)
-    spec = resolve_shapes(job)
-    _say(options, f"{options.job} is a valid job: {spec.name}")
-    _answer(options, {"valid": True, "job": spec.model_dump(mode="json")})
-    return ExitCode.DONE
-
-
-def _plan(options: argparse.Namespace, _started_unix_s: float) -> int:
-    from orchestrator.launch.cluster_address import read_address
-    from orchestrator.launch.preflight import plan_job
-    from orchestrator.launch.ray_train import RayLauncher
-    from orchestrator.render import plan_text
-    from orchestrator.spec.load import load_job
-
-    job = load_job(options.job, overrides=options.set)
-    address = read_address(options.address or os.environ.get("RAY_ADDRESS"))
-    with RayLauncher(address=address) as launcher:
-        machine = _machine(options, launcher, joins=address is not None)
-        plan = plan_job(job, machine=machine, environment=os.environ)
-    _say(options, plan_text(plan))
-    if options.json:
-        _answer(options, plan.to_json())
-    else:
-        print(f"\nDeepSpeed gets\n{json.dumps(plan.deepspeed, indent=2)}")
-    return ExitCode.DONE
-
-
-def _launch(options: argparse.Namespace, started_unix_s: float) -> int:
-    from orchestrator.launch.cluster_address import read_address
-    from orchestrator.launch.compiled_ops import make_ready
-    from orchestrator.launch.git_commit import commit_here
-    from orchestrator.launch.home import open_home
-    from orchestrator.launch.in_process import InProcessLauncher
-    from orchestrator.launch.preflight import plan_job
-    from orchestrator.launch.ray_train import RayLauncher
-    from orchestrator.launch.run import Setting, run_plan
-    from orchestrator.render import plan_text, result_text, where_to_look
-    from orchestrator.spec.load import load_job
-    from orchestrator.terminal import Display
-    from orchestrator.track.environment import mlflow_environment
-    from orchestrator.track.mlflow import MlflowTracker
-    from orchestrator.track.store import store_of
-
-    if options.in_process and options.address:
-        raise UsageError("--in-process runs without Ray and --address on one; keep one of the two")
-    job = load_job(options.job, overrides=options.set)
-    given = None if options.in_process else options.address or os.environ.get("RAY_ADDRESS")
-    address = read_address(given)
-    with RayLauncher(address=address, verbose=options.verbose) as ray_launcher:
-        machine = _machine(options, ray_launcher, joins=address is not None)
-        plan = plan_job(job, machine=machine, environment=os.environ)
-        if options.in_process and plan.resources.workers != 1:
-            raise UsageError(
-                f"--in-process runs one worker and {options.job} asks for "
-                f"{plan.resources.workers}; add --set resources.workers=1"
-            )
-        store = store_of(job, state=_home_path(options))
-        home = open_home(_home_path(options))
-        os.environ.update(mlflow_environment())
-        _say(options, plan_text(plan))
-        extensions = home.extensions(os.environ)
-        make_ready(
-            plan.compiled_ops,
-            folder=extensions,
-            environment=os.environ,
-            show=lambda line: _say(options, line),
-        )
-        setting = Setting(
-            home=home,
-            open_tracker=lambda: MlflowTracker(store),
-            started_unix_s=started_unix_s,
-            user=os.environ.get("USER"),
-            commit=commit_here(),
-            extensions=extensions,
-        )
-        _say(options, "\nStarting the ranks; this takes about ten seconds")
-        logs = home.run_folder(plan.spec.name, at_unix_s=started_unix_s) / "logs"
-        with options.voice.libraries_write_to(None if options.verbose else logs / "driver.log"):
-            display = Display(options.voice.err if options.json else options.voice.out)
-            finished = run_plan(
-                plan,
-                job,
-                launcher=InProcessLauncher() if options.in_process else ray_launcher,
-                setting=setting,
-                on_record=display.show,
-            )
-            display.close()
-            ray_launcher.close()
-    _say(
-        options,
-        "\n" + result_text(finished, look=where_to_look(finished, store=store, home=options.home)),
+def _function(verb: str) -> Callable[[argparse.Namespace, float], int]:
+    """The function of a verb, named `module:function` in `orchestrator.verbs`."""
+    module, _, name = verb.partition(":")
+    function: Callable[[argparse.Namespace, float], int] = getattr(
+        importlib.import_module(f"orchestrator.verbs.{module}"), name
     )
-    _answer(options, finished.record.to_json())
-    if finished.failure is not None:
-        sys.stderr.write(f"\n{finished.failure.message}\n")
-        if finished.failure.details:
-            sys.stderr.write(f"Details: {finished.folder / 'artifacts/logs/failure.txt'}\n")
-        return finished.failure.exit_code
-    return ExitCode.DONE
+    return function
 
 
-def _machine(options: argparse.Namespace, launcher: "RayLauncher", *, joins: bool) -> "Machine":
-    """What there is to run on; joins the launcher's cluster, if it has one."""
-    from orchestrator.plan.resources import this_machine
-
-    if not joins:
-        return this_machine(visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
-    with options.voice.libraries_write_to(None if options.verbose else Path(os.devnull)):
-        return launcher.cluster()
-
-
-def _doctor(options: argparse.Namespace, _started_unix_s: float) -> int:
-    from orchestrator.launch.doctor import examine_machine
-    from orchestrator.render import doctor_text
-
-    findings = examine_machine(state=_home_path(options), environment=os.environ)
-    _say(options, doctor_text(findings))
-    _answer(options, {"findings": [finding.to_json() for finding in findings]})
-    broken = any(finding.level == "missing" for finding in findings)
-    return ExitCode.FAILED if broken else ExitCode.DONE
-
-
-def _ui(options: argparse.Namespace, _started_unix_s: float) -> int:
-    from orchestrator.launch.home import open_home
-    from orchestrator.track.open import choose_port, run_ui
-
-    if options.port is not None:
-        choose_port(options.port)
-    home = open_home(_home_path(options))
-    return run_ui(
-        home.path,
-        port=options.port,
-        show=lambda line: _say(options, line),
-        environment=os.environ,
+def _add_forecast(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    forecast = verb("forecast", "say what a job will cost, before it runs", "forecast", job=False)
+    forecast.add_argument("job", type=Path, nargs="?", metavar="JOB", help="job file (YAML)")
+    forecast.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one key, such as zero.stage=3; may be repeated",
     )
-
-
-def _schema(_options: argparse.Namespace, _started_unix_s: float) -> int:
-    from orchestrator.spec.schema import job_schema
-
-    print(json.dumps(job_schema(), indent=2))
-    return ExitCode.DONE
+    forecast.add_argument("--grid", action="store_true", help="every sensible strategy, in a table")
+    forecast.add_argument("--workers", type=int, metavar="N", help="what if there were N ranks")
+    forecast.add_argument(
+        "--device", metavar="NAME", help="what if they were such GPUs: h200, a100-80gb; or cpu"
+    )
+    forecast.add_argument(
+        "--ranks-per-node", type=int, metavar="N", help="how many share a node (default: all; 8)"
+    )
+    forecast.add_argument("--rank", type=int, metavar="R", help="which rank (default: the fullest)")
+    forecast.add_argument(
+        "--closed-form", action="store_true", help="by arithmetic alone, without a shadow run"
+    )
+    forecast.add_argument(
+        "--terms", action="store_true", help="every term of the closed form with its source"
+    )
+    forecast.add_argument(
+        "--params", type=float, metavar="P", help="the closed form for so many parameters, no model"
+    )
+    forecast.add_argument(
+        "--precision", choices=("fp32", "bf16", "fp16"), default="bf16", help="with --params"
+    )
+    forecast.add_argument(
+        "--optimizer",
+        choices=("adamw", "adam", "sgd", "momentum", "rmsprop", "adafactor", "lion"),
+        default="adamw",
+        help="with --params",
+    )
+    forecast.add_argument(
+        "--accuracy", action="store_true", help="how far forecasts were from what was measured"
+    )
+    forecast.add_argument("--devices", action="store_true", help="the GPUs that --device knows")

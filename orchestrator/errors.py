@@ -3,7 +3,8 @@
 OrchestratorError                1   the run failed
 ├── SpecError                    2   the job file is wrong
 ├── UsageError                   2   the command, a path or a port is wrong
-├── InfeasibleError              3   it does not fit: no such resources, or over the memory budget
+├── InfeasibleError              3   it does not fit: no such resources
+│   └── DoesNotFitError          3   its forecast is over the memory budget
 ├── RunFailedError            1, 4   a rank failed, died, diverged (1) or ran out of memory (4)
 └── InterruptedRunError        130   Ctrl-C
 
@@ -14,6 +15,7 @@ survive pickling between processes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 
 class ExitCode(IntEnum):
@@ -70,6 +72,19 @@ class InfeasibleError(OrchestratorError):
     """What is asked for is more than there is: workers, GPUs, memory."""
 
     exit_code = ExitCode.DOES_NOT_FIT
+
+
+class DoesNotFitError(InfeasibleError):
+    """A forecast says that it takes more memory than there is; carries the forecast."""
+
+    def __init__(self, message: str, forecast: dict[str, Any]) -> None:
+        super().__init__(message, forecast)
+        self.message = message
+        self.forecast = forecast
+
+    def __str__(self) -> str:
+        """What is over which budget, and what would fit."""
+        return self.message
 
 
 class RunFailedError(OrchestratorError):

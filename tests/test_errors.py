@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from orchestrator import errors
-from orchestrator.errors import OrchestratorError, Problem, SpecError
+from orchestrator.errors import DoesNotFitError, OrchestratorError, Problem, SpecError
 
 PROBLEMS = (
     Problem(where="job.yaml:1:1", key="zero.stage", message="got 4; choose one of 0, 1, 2, 3"),
@@ -19,6 +19,8 @@ ERRORS = [
 
 
 def one_of(kind: type[OrchestratorError]) -> OrchestratorError:
+    if issubclass(kind, DoesNotFitError):
+        return kind("rank 3, step 7: out of paper", {"verdict": "TOO_BIG"})
     return kind(PROBLEMS) if issubclass(kind, SpecError) else kind("rank 3, step 7: out of paper")
 
 

@@ -40,6 +40,16 @@ class Home:
             raise UsageError(f"run folder {folder} cannot be made: {err.strerror}") from err
         return folder
 
+    @property
+    def receipts(self) -> Path:
+        """Where forecasts lie beside what was measured, a file a run."""
+        return self.path / "receipts"
+
+    @property
+    def probes(self) -> Path:
+        """Where measured overheads of devices lie."""
+        return self.path / "probes"
+
     def extensions(self, environment: Mapping[str, str]) -> Path:
         """Where compiled ops lie: one folder for each set of versions and processor.
 
@@ -51,11 +61,19 @@ class Home:
         """
         if chosen := environment.get("TORCH_EXTENSIONS_DIR"):
             return Path(chosen)
-        parts = (
-            f"extensions-torch{version('torch')}-deepspeed{version('deepspeed')}"
-            f"-{sys.implementation.cache_tag}-{_processor()}"
-        )
-        name = re.sub(r"[^\w.-]", "_", parts)
+        name = re.sub(r"[^\w.-]", "_", _extensions_name())
+        return self._shared(name, environment)
+
+    def shadows(self, environment: Mapping[str, str]) -> Path:
+        """Where answers of shadow processes lie; they hold for every state folder.
+
+        Args:
+            environment: the environment variables of this process.
+        """
+        return self._shared("shadows", environment)
+
+    def _shared(self, name: str, environment: Mapping[str, str]) -> Path:
+        """A folder in the user's cache; in this state folder where there is none to write to."""
         cache = _cache_folder(environment)
         return (self.path if cache is None else cache / "orchestrator") / name
 
@@ -83,6 +101,13 @@ def open_home(path: Path) -> Home:
 def versions() -> dict[str, str]:
     """Library -> version, as installed."""
     return {name: version(name) for name in _LIBRARIES}
+
+
+def _extensions_name() -> str:
+    return (
+        f"extensions-torch{version('torch')}-deepspeed{version('deepspeed')}"
+        f"-{sys.implementation.cache_tag}-{_processor()}"
+    )
 
 
 def _cache_folder(environment: Mapping[str, str]) -> Path | None:

@@ -3,30 +3,33 @@
 Everything that a run tells lies in its run folder first; the tracking store gets it from there.
 """
 
-import json
 import logging
 import math
-import platform
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.draw.plots import draw_run
-from orchestrator.draw.rank_grid import step_time_grid
 from orchestrator.errors import InfeasibleError, OrchestratorError, UsageError
+from orchestrator.forecast.receipts import Receipt
+from orchestrator.launch.artifacts import (
+    keep_documents,
+    keep_plots,
+    keep_receipt,
+    keep_results,
+)
 from orchestrator.launch.base import Launch, Launcher, rank_environment
 from orchestrator.launch.failure import Failure, RunError
 from orchestrator.launch.follow import Follower
 from orchestrator.launch.home import Home, versions
+from orchestrator.launch.receipt import receipt_of
 from orchestrator.launch.stop_signals import signals_held_back
 from orchestrator.launch.unsent import forget_unsent, take_over_unsent
 from orchestrator.measure.points import summary_points
 from orchestrator.measure.run_record import Outcome, RunRecord
 from orchestrator.measure.sample import RankFailure, Record
 from orchestrator.measure.summary import RunTally
-from orchestrator.measure.table import ledger_csv, ledger_table, rank_csv, rank_table
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.spec.load import JobFile
 from orchestrator.track.base import RunStart, TrackedRun, Tracker, status_of
@@ -34,7 +37,6 @@ from orchestrator.track.names import flat_params
 from orchestrator.track.outbox import Outbox
 from orchestrator.track.spool import SpoolWriter
 from orchestrator.track.writer import TrackingWriter
-from orchestrator.units import GIB
 
 DELIVERY_TIMEOUT_S = 60.0
 IMPATIENT_DELIVERY_TIMEOUT_S = 20.0
@@ -54,6 +56,8 @@ class Finished:
     """Where the tracking store has it; `None` when the store could not be reached."""
     n_unsent: int
     """Metric points that the tracking store has not got; they lie in the run folder."""
+    receipt: Receipt | None
+    """Forecast and measurement of one rank."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +102,7 @@ def run_plan(
     start = _run_start(plan, key=folder.name, job_path=job.path, setting=setting)
     try:
         outbox = Outbox.create(folder, start)
-        _keep_documents(outbox, plan, job, setting)
+        keep_documents(outbox, plan, job, commit=setting.commit)
     except OSError as err:
         raise UsageError(f"run folder {folder} cannot be written: {err.strerror}") from err
     tally = RunTally()
@@ -126,8 +130,11 @@ def run_plan(
             started_unix_s=setting.started_unix_s,
             versions=versions(),
         )
-        _keep_results(outbox, record, folder=folder, failure=failure)
-        _keep_plots(outbox, record, tally, plan)
+        receipt = receipt_of(plan, record, run_key=folder.name, now_s=time.time())
+        record = _beside_forecast(record, plan, receipt)
+        keep_results(outbox, record, folder=folder, failure=failure)
+        keep_receipt(outbox, receipt, setting.home)
+        keep_plots(outbox, record, tally, plan)
         now_ms = int(time.time() * 1000)
         outbox.finish(
             status=status_of(outcome),
@@ -140,7 +147,12 @@ def run_plan(
     if tracked is not None:
         record = replace(record, run_id=tracked.run_id)
     return Finished(
-        record=record, failure=failure, folder=folder, tracked=tracked, n_unsent=n_unsent
+        record=record,
+        failure=failure,
+        folder=folder,
+        tracked=tracked,
+        n_unsent=n_unsent,
+        receipt=receipt,
     )
 
 
@@ -175,6 +187,10 @@ def _run_start(plan: LaunchPlan, *, key: str, job_path: Path, setting: Setting) 
         "mlflow.source.name": str(job_path),
         "mlflow.source.type": "LOCAL",
     }
+    if plan.forecast is not None:
+        tags["orchestrator.forecast"] = plan.forecast.verdict.value
+    if plan.forced:
+        tags["orchestrator.forced"] = "true"
     known = {"mlflow.user": setting.user, "mlflow.source.git.commit": setting.commit}
     tags |= {key: value for key, value in known.items() if value}
     params = flat_params(spec.model_dump(mode="json", exclude={"compare"}))
@@ -188,52 +204,15 @@ def _run_start(plan: LaunchPlan, *, key: str, job_path: Path, setting: Setting) 
     )
 
 
-def _keep_documents(outbox: Outbox, plan: LaunchPlan, job: JobFile, setting: Setting) -> None:
-    outbox.add_text("job.yaml", job.text)
-    if job.overrides:
-        outbox.add_text("overrides.txt", "\n".join(job.overrides) + "\n")
-    outbox.add_text("plan.json", _pretty(plan.to_json()))
-    outbox.add_text("deepspeed.json", _pretty(plan.deepspeed))
-    environment = {
-        "versions": versions(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "commit": setting.commit,
-    }
-    outbox.add_text("environment.json", _pretty(environment))
-
-
-def _keep_results(
-    outbox: Outbox, record: RunRecord, *, folder: Path, failure: Failure | None
-) -> None:
-    outbox.add_text("summary.json", _pretty(record.to_json()))
-    if record.ranks:
-        outbox.add_text("ranks.csv", rank_csv(record.ranks))
-        tables = [rank_table(record.ranks), ledger_table(record.ranks)]
-        outbox.add_text("ranks.txt", "\n\n".join(filter(None, tables)) + "\n")
-        outbox.add_text("ledgers.csv", ledger_csv(record.ranks))
-    if failure is not None and failure.details:
-        outbox.add_text("logs/failure.txt", failure.details + "\n")
-        for path in sorted((folder / "logs").glob("*.log")):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            outbox.add_text(f"logs/{path.name}.txt", text[-200_000:])
-
-
-def _keep_plots(outbox: Outbox, record: RunRecord, tally: RunTally, plan: LaunchPlan) -> None:
-    """Draw the run; a run without a plot is still a run."""
-    budget_gib = plan.spec.resources.memory_budget_gib
-    try:
-        plots = draw_run(
-            record,
-            timelines=tally.timelines(),
-            step_times=step_time_grid(tally.kept_samples()),
-            budget_bytes=None if budget_gib is None else int(budget_gib * GIB),
-        )
-        for name, content in plots.items():
-            outbox.add_bytes(name, content)
-    except Exception as err:  # noqa: BLE001
-        # Drawing is a library's work on whatever a run has left; the numbers are kept already.
-        log.warning("the plots cannot be drawn: %s: %s", type(err).__name__, err)
+def _beside_forecast(record: RunRecord, plan: LaunchPlan, receipt: Receipt | None) -> RunRecord:
+    if plan.forecast is None:
+        return record
+    return replace(
+        record,
+        forecast=plan.forecast.to_json(),
+        forecast_peak_bytes=plan.forecast.peak_bytes,
+        forecast_error_ratio=None if receipt is None else receipt.peak_error_ratio,
+    )
 
 
 def _note_failure(outbox: Outbox, failure: Failure) -> None:
@@ -258,7 +237,3 @@ def _both(
         second(record)
 
     return hand_on
-
-
-def _pretty(value: object) -> str:
-    return json.dumps(value, indent=2) + "\n"

@@ -161,9 +161,25 @@ SUMMARY_METRICS: tuple[MetricDef[RunRecord], ...] = (
     ),
 )
 
+FORECAST_METRICS: tuple[MetricDef[RunRecord], ...] = (
+    MetricDef(
+        name="forecast/peak_mib",
+        unit="MiB",
+        meaning="peak of tensor bytes that was forecast, of the rank forecast to be the fullest",
+        value=lambda run: in_mib(run.forecast_peak_bytes),
+    ),
+    MetricDef(
+        name="forecast/error_ratio",
+        unit="ratio",
+        meaning="forecast peak less that rank's measured peak, over the latter",
+        value=lambda run: run.forecast_error_ratio,
+    ),
+)
+
 METRICS: tuple[MetricDef[Any], ...] = (
     *JOB_METRICS,
     *RANK_METRICS,
     *EVAL_METRICS,
     *SUMMARY_METRICS,
+    *FORECAST_METRICS,
 )

@@ -8,7 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.measure.metric_def import MetricDef, Source
-from orchestrator.measure.metrics import EVAL_METRICS, JOB_METRICS, SUMMARY_METRICS
+from orchestrator.measure.metrics import (
+    EVAL_METRICS,
+    FORECAST_METRICS,
+    JOB_METRICS,
+    SUMMARY_METRICS,
+)
 from orchestrator.measure.peaks import RankStep
 from orchestrator.measure.rank_metrics import RANK_METRICS
 from orchestrator.measure.run_record import RunRecord
@@ -114,7 +119,7 @@ def summary_points(run: RunRecord, *, time_ms: int) -> list[MetricPoint]:
         run: the run.
         time_ms: when it ended, milliseconds since 1970.
     """
-    return finite(_points(SUMMARY_METRICS, run, step=0, time_ms=time_ms))
+    return finite(_points((*SUMMARY_METRICS, *FORECAST_METRICS), run, step=0, time_ms=time_ms))
 
 
 def finite(points: Iterable[MetricPoint]) -> list[MetricPoint]:

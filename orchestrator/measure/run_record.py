@@ -132,6 +132,11 @@ class RunRecord:
     evals: tuple[EvalResult, ...]
     ranks: tuple[RankRow, ...]
     circumstances: Circumstances
+    forecast: dict[str, Any] | None = None
+    """What `forecast --json` says of the same plan; `None` where it was not asked for."""
+    forecast_peak_bytes: int | None = None
+    forecast_error_ratio: float | None = None
+    """Forecast peak less measured peak of the rank that the forecast is of, over the latter."""
 
     @property
     def steps(self) -> int:
@@ -176,8 +181,8 @@ class RunRecord:
             "mfu_ratio": self.mfu_ratio,
             "first_step_s": self.first_step_s,
             "startup_s": self.startup_s,
-            "forecast": None,
-            "forecast_error_ratio": None,
+            "forecast": self.forecast,
+            "forecast_error_ratio": self.forecast_error_ratio,
             "eval": evals[-1] if evals else None,
             "evals": evals,
             "ranks": [row.to_json() for row in self.ranks],

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import SpecError
+from orchestrator.forecast.forecast import Forecast
 from orchestrator.plan.batch import Batch, BatchError, resolve_batch
 from orchestrator.plan.deepspeed_config import deepspeed_config, merge_user_config, needs_cpu_adam
 from orchestrator.plan.parameters import n_parameters, open_sizes
@@ -41,6 +42,10 @@ class LaunchPlan:
     """DeepSpeed's C++ extensions that must be built before the ranks start."""
     notes: tuple[str, ...]
     """What the user should know and need not act on."""
+    forecast: Forecast | None = None
+    """What it will cost; `None` where that was not asked for."""
+    forced: bool = False
+    """It is launched although its forecast says that it does not fit."""
 
     def to_json(self) -> dict[str, Any]:
         """The plan as plain JSON values."""
@@ -54,7 +59,8 @@ class LaunchPlan:
             "deepspeed": self.deepspeed,
             "compiled_ops": list(self.compiled_ops),
             "notes": list(self.notes),
-            "forecast": None,
+            "forecast": None if self.forecast is None else self.forecast.to_json(),
+            "forced": self.forced,
         }
 
 

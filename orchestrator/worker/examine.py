@@ -245,7 +245,7 @@ def main(asked: IO[str], answer: IO[str]) -> None:
     say(asdict(examine(spec, folder=Path(request["folder"]), announce=say)))
 
 
-def _take_stdout() -> IO[str]:
+def take_stdout() -> IO[str]:
     """Keep stdout for the answer; whatever user code writes to it, C libraries too, is stderr's."""
     answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -253,4 +253,4 @@ def _take_stdout() -> IO[str]:
 
 
 if __name__ == "__main__":
-    main(sys.stdin, _take_stdout())
+    main(sys.stdin, take_stdout())

@@ -26,7 +26,7 @@ from orchestrator.worker.evaluation import evaluate
 from orchestrator.worker.loop import train
 from orchestrator.worker.meter import Meter
 from orchestrator.worker.probes.allocations import AllocationTrace
-from orchestrator.worker.probes.attribution import tell_roles
+from orchestrator.worker.probes.attribution import mark_all, tell_roles
 from orchestrator.worker.probes.gpu import Gpu, open_gpu
 from orchestrator.worker.probes.memory_probe import completed_on_cuda
 from orchestrator.worker.probes.node import NodeMonitor
@@ -218,8 +218,7 @@ def _build(
         if plan.spec.training.activation_checkpointing:
             enable_activation_checkpointing(model)
         n_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        for role in module_roles(model):
-            trace.mark(role.tensor, role.category)
+        mark_all(trace, module_roles(model))
         clock.lap("model")
         engine = build_engine(plan, model, device=device)
         tell_roles(trace, engine)

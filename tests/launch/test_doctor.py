@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from orchestrator.launch.doctor import Finding, examine_machine, examine_space
-from orchestrator.render import doctor_text
+from orchestrator.render.run import doctor_text
 
 
 @pytest.fixture(scope="module")

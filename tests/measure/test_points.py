@@ -24,6 +24,7 @@ from orchestrator.units import MIB
 NAMES = {
     "train/loss", "train/lr", "train/grad_norm", "train/skipped_steps",
     "eval/loss", "eval/accuracy",
+    "forecast/peak_mib", "forecast/error_ratio",
     "throughput/samples_per_s", "throughput/tokens_per_s", "throughput/tflops_per_s",
     "throughput/mfu_ratio", "throughput_per_rank/{rank}", "tflops_per_rank/{rank}",
     "memory_peak_mib/{rank}", "memory_reserved_mib/{rank}", "memory_rss_mib/{rank}",

@@ -45,6 +45,7 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
             (`live_keys`); not copied.
         resting: tensors that are there before and do belong to it (`live_storages`).
         device_type: `cpu` or `cuda`; what lies on the other counts when it has a role on the host.
+        settle_s: how long the first operation after a collective waits.
     """
 
     def __init__(
@@ -53,12 +54,15 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
         ignored: Set[StorageKey] = frozenset(),
         resting: Iterable[torch.Tensor] = (),
         device_type: str = "cpu",
+        settle_s: float = LET_GO_S,
     ) -> None:
         super().__init__()
+        self._settle_s = settle_s
         self._device_type = device_type
         self._ignored = ignored
         self._phase: str | None = None
         self._host_depth = 0
+        self._elsewhere_depth = 0
         # An address is used again once its storage is gone; the index of its block never is.
         self._live: dict[StorageKey, tuple[int, int]] = {}
         self._history = History()
@@ -84,7 +88,7 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
         """Run an operation and look at what it returned."""
         if self._lets_go and func.namespace != "c10d":
             self._lets_go = False
-            time.sleep(LET_GO_S)
+            time.sleep(self._settle_s)
         first_change = len(self._history.changes)
         with operation():
             result = func(*args, **(kwargs or {}))
@@ -93,7 +97,7 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
                 self._see(leaf)
         collective = func.namespace == "c10d"
         if collective:
-            self._lets_go = self._device_type == "cpu"
+            self._lets_go = self._device_type == "cpu" and self._settle_s > 0
             self._see_operands(args, gathers="gather" in func.__name__)
         self._history.operations.append(
             Operation(
@@ -147,6 +151,15 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
         finally:
             self._host_depth -= 1
 
+    @contextmanager
+    def made_elsewhere(self) -> Iterator[None]:
+        """Do not count what is made inside: a fake CPU tensor that a GPU rank makes on the CPU."""
+        self._elsewhere_depth += 1
+        try:
+            yield
+        finally:
+            self._elsewhere_depth -= 1
+
     def result(self, *, operation_peaks: Sequence[int] = (), n_moments: int = 0) -> TraceResult:
         """Sum up the window so far; see `replay`."""
         return replay(self._history, operation_peaks=operation_peaks, n_moments=n_moments)
@@ -155,6 +168,15 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
     def blocks(self) -> Sequence[Block]:
         """Every storage so far, in the order they were seen."""
         return self._history.blocks
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """Everything so far that came, grew or went, and where phases began."""
+        return self._history.changes
+
+    def live_blocks(self) -> dict[StorageKey, tuple[int, int]]:
+        """Storages that are there now -> index of the block, and bytes."""
+        return dict(self._live)
 
     def _made_now(self) -> str:
         """What a storage that is made at this moment is for, as long as nothing else is known."""
@@ -198,7 +220,7 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
         self._change(index, size - known)
 
     def _place_of(self, tensor: torch.Tensor) -> str:
-        if tensor.device.type != self._device_type:
+        if tensor.device.type != self._device_type or self._elsewhere_depth:
             return "elsewhere"
         return "host" if self._host_depth else "device"
 

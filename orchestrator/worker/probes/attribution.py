@@ -5,7 +5,7 @@ drops inside a step is caught in use: weights gathered for a module as its forwa
 gradient as it arrives at its parameter, the optimizer's copies as its update begins.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from orchestrator.worker.engine import Engine
 from orchestrator.worker.probes.allocations import AllocationTrace
 from orchestrator.worker.probes.replay import BY_USE
+from orchestrator.worker.roles import Role
 
 
 @contextmanager
@@ -59,7 +60,12 @@ def attributed(trace: AllocationTrace, engine: Engine) -> Iterator[None]:
 
 def tell_roles(trace: AllocationTrace, engine: Engine) -> None:
     """Tell the trace the role of everything that the engine keeps at this moment."""
-    for role in engine.roles():
+    mark_all(trace, engine.roles())
+
+
+def mark_all(trace: AllocationTrace, roles: Iterable[Role]) -> None:
+    """Tell the trace what tensors are for; none of them is held longer than it is told of."""
+    for role in roles:
         trace.mark(role.tensor, role.category, on_host=role.on_host)
 
 

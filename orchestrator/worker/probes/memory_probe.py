@@ -5,17 +5,18 @@ On a GPU CUDA's allocator is: its own history of the step, joined with the trace
 beyond that is the ledger's unattributed line.
 """
 
+import gc
 from collections.abc import Iterator, Mapping, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from orchestrator.measure.ledger import Ledger, completed
 from orchestrator.measure.sample import ProbedMemory
 from orchestrator.worker.engine import Engine
-from orchestrator.worker.probes.allocations import AllocationTrace
+from orchestrator.worker.probes.allocations import LET_GO_S, AllocationTrace
 from orchestrator.worker.probes.attribution import attributed, tell_roles
 from orchestrator.worker.probes.cuda_history import (
     NamedBlock,
@@ -44,23 +45,51 @@ class ProbeResult:
     timeline: tuple[Moment, ...]
 
 
+class OperationsWatch(Protocol):
+    """Looks on while operations run, and says what each took for itself."""
+
+    def watched(self) -> AbstractContextManager[None]:
+        """Look on inside."""
+        ...
+
+    def peaks(self) -> list[int]:
+        """The most bytes each operation had taken while it ran, in their order."""
+        ...
+
+
 class MemoryProbe:
     """Traces one step: `enter` each phase and `end` inside `traced`; `result` comes after it."""
 
-    def __init__(self, engine: Engine, *, ignored: Set[StorageKey]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        ignored: Set[StorageKey],
+        operations: OperationsWatch | None = None,
+        settle_s: float = LET_GO_S,
+        kind: type[torch.Tensor] = torch.Tensor,
+    ) -> None:
         """Look at what is there before the step.
 
         Args:
             engine: whose step.
             ignored: storages that do not belong to the device, such as the data's.
+            operations: tells what operations take for themselves; `None` for torch's profiler.
+            settle_s: how long the first operation after a collective waits.
+            kind: only tensors of this class are there before the step.
         """
+        # What steps left in circles of references goes by chance; not while this one is watched.
+        gc.collect()
         self._engine = engine
         self._cuda = engine.device.type == "cuda"
-        self._trace = AllocationTrace(
-            ignored=ignored, resting=live_storages().values(), device_type=engine.device.type
+        self.trace = AllocationTrace(
+            ignored=ignored,
+            resting=live_storages(kind).values(),
+            device_type=engine.device.type,
+            settle_s=settle_s,
         )
         # CUDA's allocator counts what operations take for themselves.
-        self._operations = None if self._cuda else OperationMemory()
+        self._operations = operations or (None if self._cuda else OperationMemory())
         self._phase: str | None = None
         self._allocated_peaks: dict[str, int] = {}
         self._allocated_edges: dict[str, int] = {}
@@ -72,7 +101,7 @@ class MemoryProbe:
     def traced(self) -> Iterator[None]:
         """Trace what runs inside."""
         watched = memory_history() if self._operations is None else self._operations.watched()
-        with watched, self._trace, attributed(self._trace, self._engine):
+        with watched, self.trace, attributed(self.trace, self._engine):
             yield
 
     def enter(self, phase: str) -> None:
@@ -83,7 +112,7 @@ class MemoryProbe:
         self._phase = phase
         if self._cuda:
             self._phase_starts.append(PhaseStart(at_us=now_us(), phase=phase))
-        self._trace.enter_phase(phase)
+        self.trace.enter_phase(phase)
 
     def end(self) -> None:
         """The step is over."""
@@ -93,7 +122,7 @@ class MemoryProbe:
 
     def _close(self) -> None:
         if self._phase is not None:
-            tell_roles(self._trace, self._engine)
+            tell_roles(self.trace, self._engine)
         if self._cuda:
             torch.cuda.synchronize()
             if self._phase is not None:
@@ -117,7 +146,7 @@ class MemoryProbe:
     def held(self) -> TraceResult:
         """What the step held."""
         operation_peaks = () if self._operations is None else self._operations.peaks()
-        held = self._trace.result(operation_peaks=operation_peaks, n_moments=N_MOMENTS)
+        held = self.trace.result(operation_peaks=operation_peaks, n_moments=N_MOMENTS)
         if not self._cuda:
             return held
         return replace(
@@ -133,7 +162,7 @@ class MemoryProbe:
             resting=completed(held.resting, measured_bytes=self._allocated_before),
             resting_addresses={
                 block.address: block.final_category()
-                for block in self._trace.blocks
+                for block in self.trace.blocks
                 if block.address is not None and block.resting
             },
             blocks=[
@@ -142,7 +171,7 @@ class MemoryProbe:
                     seen_us=block.seen_us,
                     category=block.final_category(),
                 )
-                for block in self._trace.blocks
+                for block in self.trace.blocks
                 if block.address is not None and not block.resting
             ],
             phases=self._phase_starts,

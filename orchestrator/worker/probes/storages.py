@@ -13,14 +13,18 @@ def storage_key(tensor: torch.Tensor) -> StorageKey:
     return int(tensor.untyped_storage()._cdata)
 
 
-def live_storages() -> dict[StorageKey, torch.Tensor]:
-    """One tensor of every storage that Python can reach now, gradients included."""
+def live_storages(kind: type[torch.Tensor] = torch.Tensor) -> dict[StorageKey, torch.Tensor]:
+    """One tensor of every storage that Python can reach now, gradients included.
+
+    Args:
+        kind: only of tensors of this class.
+    """
     found: dict[StorageKey, torch.Tensor] = {}
     objects = gc.get_objects()
     # A million objects have a few thousand types.
-    tensors = {kind for kind in set(map(type, objects)) if issubclass(kind, torch.Tensor)}
+    types = {one for one in set(map(type, objects)) if issubclass(one, torch.Tensor)}
     for candidate in objects:
-        if type(candidate) not in tensors:
+        if type(candidate) not in types or not isinstance(candidate, kind):
             continue
         grad = candidate.grad if candidate.is_leaf else None
         for tensor in (candidate, grad):

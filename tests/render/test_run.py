@@ -5,7 +5,7 @@ import pytest
 from orchestrator.launch.run import Finished
 from orchestrator.measure.sample import Record
 from orchestrator.measure.summary import summarize
-from orchestrator.render import plan_text, result_text, where_to_look
+from orchestrator.render.run import plan_text, result_text, where_to_look
 from orchestrator.track.base import TrackedRun
 from orchestrator.track.store import embedded_store, store_at
 from tests import small_jobs
@@ -30,6 +30,7 @@ def finished(tmp_path):
             folder=tmp_path / "runs" / "one",
             tracked=TrackedRun(experiment_id="3", run_id="abc"),
             n_unsent=0,
+            receipt=None,
         )
 
     return make

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from orchestrator.forecast.comparison import comparison_text
 from orchestrator.launch.doctor import Finding
 from orchestrator.launch.run import Finished
 from orchestrator.measure.ledger import unattributed_ratio
@@ -60,6 +61,8 @@ def result_text(finished: Finished, *, look: str) -> str:
     if (ledger := ledger_table(record.ranks)) is not None:
         blocks.append(f"What filled each rank's memory when it was fullest\n{ledger}")
     blocks.append("\n".join(f"  {key:<10} {value}" for key, value in _totals(record)))
+    if finished.receipt is not None:
+        blocks.append(comparison_text(finished.receipt))
     if finished.n_unsent:
         blocks.append(
             f"{finished.n_unsent} metric points did not reach the tracking store; "

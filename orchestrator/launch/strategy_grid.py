@@ -1,0 +1,177 @@
+"""Every sensible strategy for a job: the grid, its order, the smallest change that fits.
+
+The closed form goes through all of them in milliseconds; shadow runs look at those that matter.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.errors import SpecError
+from orchestrator.forecast.forecast import Change, Forecast
+from orchestrator.forecast.profile import ModelProfile
+from orchestrator.forecast.shadow_result import ShadowResult
+from orchestrator.forecast.verdict import Verdict
+from orchestrator.launch.forecasting import Forecaster
+from orchestrator.plan.launch_plan import LaunchPlan, make_plan
+from orchestrator.plan.resources import Machine
+from orchestrator.plan.strategies import Candidate, candidates
+from orchestrator.plan.what_if import ANY_CPU_MACHINE, ANY_MACHINE
+from orchestrator.spec.load import JobFile
+
+AT_ONCE = 2
+"""Shadow runs side by side: each takes one core."""
+MOST_TRIES = 3
+"""Remedies that are shadow-run until one fits."""
+
+
+def remedy(
+    job: JobFile, plan: LaunchPlan, *, forecaster: Forecaster, cpu_adam: bool
+) -> Change | None:
+    """Find the smallest change of a job that fits; `None` where no single strategy does.
+
+    Args:
+        job: what was asked for.
+        plan: its plan, which does not fit.
+        forecaster: holds candidates against the same device and node.
+        cpu_adam: whether DeepSpeed's compiled CPU Adam can be built here.
+    """
+    rows = grid(job, plan, forecaster=forecaster, cpu_adam=cpu_adam)
+    fitting = [row for row in rows if row.forecast.verdict is Verdict.FITS]
+    by_size = sorted(fitting, key=lambda row: (row.candidate.n_changes, row.candidate.price))
+    for row in by_size[:MOST_TRIES]:
+        shadow = forecaster.shadowed([row.plan])[0]
+        forecast = row.forecast
+        if isinstance(shadow, ShadowResult):
+            forecast = forecaster.from_shadow(row.plan, shadow, profile=row.profile)
+        if forecast.verdict is Verdict.FITS:
+            return Change(
+                overrides=row.candidate.overrides,
+                strategy=row.plan.strategy,
+                peak_bytes=forecast.peak_bytes,
+                needed_bytes=forecast.needed.high,
+            )
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridRow:
+    """One strategy of a grid."""
+
+    candidate: Candidate
+    plan: LaunchPlan
+    profile: ModelProfile | None
+    forecast: Forecast
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of `forecast --grid --json`."""
+        told = self.forecast.to_json()
+        told.pop("terms")
+        return {
+            "overrides": list(self.candidate.overrides),
+            "micro_batch_size": self.plan.batch.micro_batch_size,
+            **told,
+        }
+
+
+def grid(
+    job: JobFile, plan: LaunchPlan, *, forecaster: Forecaster, cpu_adam: bool
+) -> list[GridRow]:
+    """Forecast every sensible strategy for a job by the closed form.
+
+    Args:
+        job: as asked for.
+        plan: its plan.
+        forecaster: knows device and node.
+        cpu_adam: whether DeepSpeed's compiled CPU Adam can be built here.
+    """
+    machine = ANY_MACHINE if plan.resources.device == "cuda" else ANY_CPU_MACHINE
+    plans = []
+    for candidate in candidates(plan.spec, plan.batch):
+        made = _planned(job, candidate, machine=machine, n_params=plan.n_params, cpu_adam=cpu_adam)
+        if made is not None:
+            plans.append((candidate, made))
+    profiles = _profiles_of([made for _, made in plans], forecaster)
+    rows = []
+    for candidate, made in plans:
+        profile = profiles[made.spec.training.activation_checkpointing]
+        known = profile if isinstance(profile, ModelProfile) else None
+        why = profile if isinstance(profile, str) else None
+        forecast = forecaster.closed_form(made, profile=known, why=why)
+        rows.append(GridRow(candidate=candidate, plan=made, profile=known, forecast=forecast))
+    return rows
+
+
+def in_order(rows: Sequence[GridRow]) -> list[GridRow]:
+    """Those that fit first, the fastest by estimate before others; of equals the smaller."""
+    verdicts = list(Verdict)
+
+    def rank(row: GridRow) -> tuple[int, float, int]:
+        time = row.forecast.step_time
+        speed = row.candidate.price if time is None else time.total_s
+        return verdicts.index(row.forecast.verdict), speed, row.forecast.peak_bytes
+
+    return sorted(rows, key=rank)
+
+
+def best_by_shadow(
+    rows: Sequence[GridRow],
+    forecaster: Forecaster,
+    *,
+    clock: Callable[[], float],
+    until_s: float,
+) -> list[GridRow]:
+    """Replace the forecasts that matter most by those of shadow runs, while there is time.
+
+    They are those nearest to their budget, which decide what fits, and those that come first.
+
+    Args:
+        rows: a grid by the closed form.
+        forecaster: runs shadows, some at once.
+        clock: seconds, from any start.
+        until_s: when to stop, by the clock; a round that has begun is finished.
+    """
+    found = {row.candidate.overrides: row for row in rows}
+    waiting = sorted(in_order(rows), key=_nearness)
+    took_s = 0.0
+    while waiting and clock() + took_s < until_s:
+        began_s = clock()
+        now, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
+        for row, shadow in zip(now, forecaster.shadowed([row.plan for row in now]), strict=True):
+            if isinstance(shadow, ShadowResult):
+                forecast = forecaster.from_shadow(row.plan, shadow, profile=row.profile)
+                found[row.candidate.overrides] = replace(row, forecast=forecast)
+        took_s = clock() - began_s
+    return list(found.values())
+
+
+def _nearness(row: GridRow) -> float:
+    """How far what is needed is from the budget, as a ratio; 1 where there is none."""
+    budget = row.forecast.budget
+    if budget is None:
+        return 1.0
+    return min(1.0, abs(row.forecast.needed.expected / budget.n_bytes - 1))
+
+
+def _planned(
+    job: JobFile, candidate: Candidate, *, machine: Machine, n_params: int, cpu_adam: bool
+) -> LaunchPlan | None:
+    changed = replace(job, spec=candidate.spec)
+    try:
+        return make_plan(changed, machine=machine, n_params=n_params, cpu_adam=cpu_adam)
+    except SpecError:
+        # Its own `deepspeed:` section does not go with this strategy.
+        return None
+
+
+def _profiles_of(
+    plans: Sequence[LaunchPlan], forecaster: Forecaster
+) -> dict[bool, ModelProfile | str]:
+    """With and without recomputation -> the profile of the smallest micro-batch."""
+    smallest: dict[bool, LaunchPlan] = {}
+    for plan in plans:
+        recomputed = plan.spec.training.activation_checkpointing
+        known = smallest.get(recomputed)
+        if known is None or plan.batch.micro_batch_size < known.batch.micro_batch_size:
+            smallest[recomputed] = plan
+    return dict(zip(smallest, forecaster.profiles(list(smallest.values())), strict=True))

@@ -1,0 +1,129 @@
+"""`launch`: run a job."""
+
+import argparse
+import dataclasses
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import ExitCode, UsageError
+from orchestrator.verbs.base import answer, home_path, machine_for, say
+
+if TYPE_CHECKING:
+    from orchestrator.launch.home import Home
+    from orchestrator.plan.launch_plan import LaunchPlan
+    from orchestrator.spec.load import JobFile
+
+
+def launch(options: argparse.Namespace, started_unix_s: float) -> int:
+    """Run a job."""
+    from orchestrator.launch.cluster_address import read_address
+    from orchestrator.launch.compiled_ops import make_ready
+    from orchestrator.launch.git_commit import commit_here
+    from orchestrator.launch.home import open_home
+    from orchestrator.launch.in_process import InProcessLauncher
+    from orchestrator.launch.preflight import plan_job
+    from orchestrator.launch.ray_train import RayLauncher
+    from orchestrator.launch.run import Setting, run_plan
+    from orchestrator.render.run import plan_text, result_text, where_to_look
+    from orchestrator.spec.load import load_job
+    from orchestrator.terminal import Display
+    from orchestrator.track.environment import mlflow_environment
+    from orchestrator.track.mlflow import MlflowTracker
+    from orchestrator.track.store import store_of
+
+    if options.in_process and options.address:
+        raise UsageError("--in-process runs without Ray and --address on one; keep one of the two")
+    job = load_job(options.job, overrides=options.set)
+    given = None if options.in_process else options.address or os.environ.get("RAY_ADDRESS")
+    address = read_address(given)
+    with RayLauncher(address=address, verbose=options.verbose) as ray_launcher:
+        machine = machine_for(options, ray_launcher, joins=address is not None)
+        plan = plan_job(job, machine=machine, environment=os.environ)
+        if options.in_process and plan.resources.workers != 1:
+            raise UsageError(
+                f"--in-process runs one worker and {options.job} asks for "
+                f"{plan.resources.workers}; add --set resources.workers=1"
+            )
+        store = store_of(job, state=home_path(options))
+        home = open_home(home_path(options))
+        os.environ.update(mlflow_environment())
+        say(options, plan_text(plan))
+        if not options.no_forecast:
+            plan = _with_forecast(options, job, plan, home=home, alone=address is None)
+        extensions = home.extensions(os.environ)
+        make_ready(
+            plan.compiled_ops,
+            folder=extensions,
+            environment=os.environ,
+            show=lambda line: say(options, line),
+        )
+        setting = Setting(
+            home=home,
+            open_tracker=lambda: MlflowTracker(store),
+            started_unix_s=started_unix_s,
+            user=os.environ.get("USER"),
+            commit=commit_here(),
+            extensions=extensions,
+        )
+        say(options, "\nStarting the ranks; this takes about ten seconds")
+        logs = home.run_folder(plan.spec.name, at_unix_s=started_unix_s) / "logs"
+        with options.voice.libraries_write_to(None if options.verbose else logs / "driver.log"):
+            display = Display(options.voice.err if options.json else options.voice.out)
+            finished = run_plan(
+                plan,
+                job,
+                launcher=InProcessLauncher() if options.in_process else ray_launcher,
+                setting=setting,
+                on_record=display.show,
+            )
+            display.close()
+            ray_launcher.close()
+    say(
+        options,
+        "\n" + result_text(finished, look=where_to_look(finished, store=store, home=options.home)),
+    )
+    answer(options, finished.record.to_json())
+    if finished.failure is not None:
+        sys.stderr.write(f"\n{finished.failure.message}\n")
+        if finished.failure.details:
+            sys.stderr.write(f"Details: {finished.folder / 'artifacts/logs/failure.txt'}\n")
+        return finished.failure.exit_code
+    return ExitCode.DONE
+
+
+def _with_forecast(
+    options: argparse.Namespace, job: "JobFile", plan: "LaunchPlan", *, home: "Home", alone: bool
+) -> "LaunchPlan":
+    """Forecast the plan, show it, and refuse what does not fit.
+
+    Args:
+        options: of the command.
+        job: as it was read.
+        plan: its plan.
+        home: the state folder.
+        alone: it runs on this machine, whose memory is known.
+
+    Raises:
+        DoesNotFitError: it is over the budget, and not forced.
+    """
+    from orchestrator.errors import DoesNotFitError
+    from orchestrator.launch.compiled_ops import has_compiler
+    from orchestrator.launch.forecasting import forecast_here
+    from orchestrator.launch.strategy_grid import remedy
+    from orchestrator.render.forecast import short_forecast_text, way_out
+
+    forecaster = forecast_here(home, environment=os.environ, alone=alone)
+    forecast = forecaster.forecast(plan)
+    if forecast.verdict != "FITS":
+        change = remedy(job, plan, forecaster=forecaster, cpu_adam=has_compiler(os.environ))
+        forecast = dataclasses.replace(forecast, remedy=change)
+    say(options, short_forecast_text(forecast))
+    too_big = forecast.verdict == "TOO_BIG"
+    if too_big and not options.force:
+        raise DoesNotFitError(
+            f"{options.job}: it does not fit: {forecast.reason}; "
+            f"{way_out(forecast)}, or launch it all the same with --force",
+            forecast.to_json(),
+        )
+    return dataclasses.replace(plan, forecast=forecast, forced=too_big)
