@@ -11,7 +11,7 @@ RUN = $(BIN)/orchestrator $@ $(if $(JOB),$(JOB),$(error say which job: make $@ J
       $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 
 .PHONY: help setup launch forecast plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
-        fmt lint types golden bench bench-measuring bench-telemetry lock clean
+        fmt lint types golden bench bench-measuring bench-forecast bench-telemetry lock clean
 
 help:      ## list the targets
 	@echo 'make TARGET [JOB=jobs/x.yaml] [SET="zero.stage=3 training.steps=20"] [ARGS="--json"]'
@@ -59,6 +59,8 @@ bench: $(SETUP)    ## what a launch costs over bare torchrun; a few minutes
 	@$(BIN)/python tests/benchmarks/against_torchrun.py $(ARGS)
 bench-measuring: $(SETUP) ## what measuring costs an ordinary step
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/measuring.py $(ARGS)
+bench-forecast: $(SETUP) ## forecasts against real runs, every strategy; 20 minutes, ARGS="--quick" for two
+	@PYTHONPATH=. $(BIN)/python tests/benchmarks/forecast_accuracy.py $(ARGS)
 bench-telemetry: $(SETUP) ## 1,000 ranks' records into MLflow, as fast as they come
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/telemetry.py $(ARGS)
 lock: $(SETUP)     ## write .constraints.txt from what is installed

@@ -124,11 +124,11 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="let Ray and the ranks talk to the terminal",
         )
+        sub.add_argument(
+            "--no-forecast", action="store_true", help="without a forecast, some seconds earlier"
+        )
     launch.add_argument(
         "--force", action="store_true", help="launch also what does not fit by its forecast"
-    )
-    launch.add_argument(
-        "--no-forecast", action="store_true", help="start without a forecast, some seconds earlier"
     )
     launch.add_argument(
         "--in-process", action="store_true", help="one worker in this process, without Ray"

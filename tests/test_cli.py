@@ -277,19 +277,19 @@ def test_a_valid_job_is_shown_with_what_was_filled_in(job, capsys):
 
 
 def test_a_plan_shows_the_dict_that_deepspeed_gets(job, capsys):
-    assert main(["plan", str(job(zero="{stage: 2}")), "--json"]) == 0
+    assert main(["plan", str(job(zero="{stage: 2}")), "--json", "--no-forecast"]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert plan["deepspeed"]["zero_optimization"]["stage"] == 2
     assert plan["deepspeed"]["train_batch_size"] == 16
     assert plan["batch"]["accumulation_steps"] == 4
 
-    assert main(["plan", str(job(zero="{stage: 2}"))]) == 0
+    assert main(["plan", str(job(zero="{stage: 2}")), "--no-forecast"]) == 0
     text = capsys.readouterr().out
     assert json.loads(text.partition("DeepSpeed gets\n")[2]) == plan["deepspeed"]
 
 
 def test_a_plan_makes_no_state_folder(job, tmp_path):
-    assert main(["plan", str(job()), "--home", str(tmp_path / "home")]) == 0
+    assert main(["plan", str(job()), "--no-forecast", "--home", str(tmp_path / "home")]) == 0
     assert not (tmp_path / "home").exists()
 
 
@@ -330,7 +330,7 @@ def test_a_reader_that_goes_away_is_no_traceback(job):
     reader, writer = os.pipe()
     os.close(reader)
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrator", "plan", str(job())],
+        [sys.executable, "-m", "orchestrator", "plan", str(job()), "--no-forecast"],
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
@@ -339,3 +339,108 @@ def test_a_reader_that_goes_away_is_no_traceback(job):
     os.close(writer)
     assert done.stderr == ""
     assert done.returncode == 1
+
+
+# Arguments of `forecast` -> how the one line begins that is told.
+BAD_FORECASTS = {
+    "": "say what to forecast: a job file, or --params 7.5e9",
+    "--grid --device h200": "say what to forecast: a job file",
+    "job.yaml --params 7.5e9": "a job file and --params do not go together; keep one of the two",
+    "--params 1e9 --devices": "--params and --devices do not go together",
+    "--accuracy --devices": "--accuracy and --devices do not go together",
+    "job.yaml --accuracy": "a job file and --accuracy do not go together",
+    "--params 1e9 --workers 0": "--workers is 0; there is at least one",
+    "job.yaml --workers -2": "--workers is -2; there is at least one",
+    "job.yaml --ranks-per-node -1": "--ranks-per-node is -1; there is at least one",
+    "job.yaml --ranks-per-node 0": "--ranks-per-node is 0; there is at least one",
+    "--params 1e9 --workers two": "argument --workers: invalid int value: 'two'",
+    "--params many": "argument --params: invalid float value: 'many'",
+    "--params nan": "--params is nan; give a number of parameters, as 7.5e9",
+    "--params inf": "--params is inf; give a number of parameters",
+    "--params 0": "--params is 0; give a number of parameters",
+    "--params 0.5": "--params is 0.5; give a number of parameters",
+    "--params 1e9 --precision fp8": "argument --precision: invalid choice: 'fp8'",
+    "--params 1e9 --optimizer adamx": "argument --optimizer: invalid choice",
+    "--params 1e9 --device b2000": "unknown device 'b2000'; did you mean 'b200'?",
+    "job.yaml --device h20": "unknown device 'h20'; did you mean 'h200'? known are ",
+    "job.yaml --device toaster": "unknown device 'toaster'; known are v100, t4, ",
+    "job.yaml --set zero.stge=1": "--set zero.stge=1: zero.stge: unknown key; did you mean 'stage'",
+    "job.yaml --rank 1": "--rank is 1; there are 0 to 0",
+    "job.yaml --rank -1": "--rank is -1; there are 0 to 0",
+    "nowhere.yaml": "nowhere.yaml: no such file; ",
+}
+
+
+@pytest.mark.parametrize("arguments", BAD_FORECASTS)
+def test_what_cannot_be_forecast_is_told_in_one_line(arguments, job, capsys, tmp_path):
+    job()
+    command = ["forecast", *arguments.split(), "--home", str(tmp_path / "home"), "--json"]
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert len(said.err.splitlines()) == 1
+    assert said.err.startswith(BAD_FORECASTS[arguments])
+    assert json.loads(said.out) == {"error": said.err.strip(), "exit_code": 2}
+    assert not (tmp_path / "home").exists()
+
+
+def test_a_job_that_is_wrong_is_not_forecast(job, capsys):
+    path = job(zero="{stage: 9}", resources="{workers: 0}")
+    assert main(["forecast", str(path)]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [line.split(":")[1] for line in said.err.splitlines()] == ["5", "6"]
+
+
+def test_a_mere_size_is_forecast_for_every_stage(capsys):
+    command = ["forecast", "--params", "7.5e9", "--workers", "64"]
+    assert main([*command, "--json"]) == 0
+    said = capsys.readouterr()
+    rows = json.loads(said.out)["rows"]
+    assert [row["stage"] for row in rows[:4]] == [0, 1, 2, 3]
+    # ZeRO (arXiv:1910.02054), figure 1, in GB.
+    ideal = [row["ideal_states_bytes"] / 1e9 for row in rows[:4]]
+    assert ideal == pytest.approx([120, 31.4, 16.6, 1.9], abs=0.05)
+    # What a person reads stands on stderr then, and on stdout without --json.
+    assert main(command) == 0
+    assert capsys.readouterr().out == said.err
+    assert "7,500,000,000 parameters" in said.err
+
+
+def test_devices_are_listed_with_what_they_can_do(capsys):
+    assert main(["forecast", "--devices", "--json"]) == 0
+    said = capsys.readouterr()
+    devices = {device["name"]: device for device in json.loads(said.out)["rows"]}
+    assert len(devices) == len(said.err.splitlines()) - 1
+    # H100's white paper and H200's data sheet.
+    assert devices["H100 SXM"]["flops_per_s"]["bf16"] == 989.4e12
+    assert devices["H200 SXM"]["memory_bytes"] == 141 * 10**9
+
+
+def test_before_the_first_run_no_forecast_is_known_to_be_off(capsys, tmp_path):
+    command = ["forecast", "--accuracy", "--home", str(tmp_path / "home")]
+    assert main([*command, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out) == {"rows": []}
+    assert said.err == "No run has left a receipt yet; launch a job first\n"
+    assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--params", "7.5e9", "--workers", "64", "--json"],
+        ["--devices"],
+        ["--accuracy"],
+    ],
+    ids=" ".join,
+)
+def test_the_arithmetic_of_a_forecast_imports_nothing_heavy(arguments):
+    code = (
+        "import sys; from orchestrator.cli import main\n"
+        "exit_code = main(['forecast', *sys.argv[1:]])\n"
+        f"print(exit_code, *sorted({HEAVY | {'matplotlib'}!r} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "0"

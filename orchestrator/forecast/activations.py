@@ -7,6 +7,7 @@ points overstates between them and may understate beyond them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from orchestrator.forecast.profile import ActivationTrace, ModelProfile, Moment
@@ -45,6 +46,7 @@ class Arrival:
     """When it is there, beside it."""
 
 
+@lru_cache(maxsize=64)
 def trace_at(profile: ModelProfile, micro_batch_size: int) -> ActivationTrace:
     """What a micro-batch of a size takes.
 
@@ -92,6 +94,7 @@ def trace_at(profile: ModelProfile, micro_batch_size: int) -> ActivationTrace:
     )
 
 
+@lru_cache(maxsize=64)
 def arrivals_of(trace: ActivationTrace, profile: ModelProfile) -> tuple[Arrival, ...]:
     """The gradients in the order of backward."""
     number = trainable_numbers(profile)

@@ -1,21 +1,25 @@
 """A Forecast from its parts: shadow run or closed form, device, node, budget. Pure arithmetic."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from orchestrator.forecast.closed_form import ClosedForm, closed_form
 from orchestrator.forecast.device_overhead import DeviceOverhead, ProbedOverhead, device_overhead
 from orchestrator.forecast.forecast import Budget, CrossCheck, Forecast
 from orchestrator.forecast.host import host_forecast
+from orchestrator.forecast.layout import layout_of
 from orchestrator.forecast.profile import ModelProfile
+from orchestrator.forecast.sent import sent_terms
 from orchestrator.forecast.setup import Setup
 from orchestrator.forecast.shadow_result import ShadowResult
-from orchestrator.forecast.states import ideal_states_bytes
+from orchestrator.forecast.states import ideal_states_bytes, resting_parts
 from orchestrator.forecast.step_estimate import estimate_step, flops_of
+from orchestrator.forecast.terms import n_bytes_of
 from orchestrator.forecast.verdict import Interval, Verdict, around, in_words, judge, worse
-from orchestrator.forecast.wire import Collective, WireTerm, ring_wire_bytes, wire_terms
+from orchestrator.forecast.wire import WireTerm, wire_terms
 from orchestrator.measure.device_table import DevicePeak
 from orchestrator.measure.ledger import Ledger
+from orchestrator.units import as_bytes
 
 SHADOW_RATIO = 0.01
 """How far a rank on a CPU may be from its shadow: the bound that the accuracy table is held to."""
@@ -25,19 +29,6 @@ RESERVED_RATIO = 0.05
 """What CUDA's allocator may take beyond its simulation; not yet shown on a GPU."""
 CROSS_CHECK_RATIO = 0.01
 """A closed form that is further from the shadow run than this is told of."""
-_COLLECTIVES: dict[str, Collective] = {
-    "allreduce_": "all_reduce",
-    "allgather_": "all_gather",
-    "_allgather_base_": "all_gather",
-    "allgather_into_tensor_coalesced_": "all_gather",
-    "reduce_scatter_": "reduce_scatter",
-    "_reduce_scatter_base_": "reduce_scatter",
-    "reduce_": "reduce",
-    "broadcast_": "broadcast",
-    "alltoall_": "all_to_all",
-    "alltoall_base_": "all_to_all",
-}
-"""Torch's operations in the `c10d` namespace -> what they are called elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +72,9 @@ def assemble(asked: Asked, evidence: Evidence) -> Forecast:
     """
     setup, shadow, profile = asked.setup, evidence.shadow, evidence.profile
     rank = evidence.rank if shadow is None else shadow.rank
-    closed = closed_form(setup, profile=profile, n_params=asked.n_params, rank=rank)
+    # In tensors, as a shadow run counts them; how pinned blocks are rounded is told beside.
+    exact = replace(setup, pinned=False)
+    closed = closed_form(exact, profile=profile, n_params=asked.n_params, rank=rank)
     ledgers = closed.phase_ledgers if shadow is None else _by_phase(shadow.peak_ledgers)
     host_ledger = closed.host_ledger if shadow is None else shadow.host_ledger
     peak_bytes = max(sum(ledger.values()) for ledger in ledgers.values())
@@ -94,7 +87,8 @@ def assemble(asked: Asked, evidence: Evidence) -> Forecast:
         device_peak_bytes=peak_bytes,
         n_elements=asked.n_elements,
     )
-    verdict, reason = _verdict(asked, needed, host.node_bytes)
+    known = shadow is not None or closed.activations_known
+    verdict, reason = _verdict(asked, needed, host.node_bytes, activations_known=known)
     wire = _wire(asked, shadow, profile)
     flops = flops_of(setup, shadow=shadow, profile=profile)
     return Forecast(
@@ -109,7 +103,7 @@ def assemble(asked: Asked, evidence: Evidence) -> Forecast:
         phase_ledgers=ledgers,
         host_ledger=host_ledger,
         nvme_bytes=_nvme_bytes(setup, closed, shadow),
-        activations_known=shadow is not None or closed.activations_known,
+        activations_known=known,
         cross_check=_cross_check(closed, peak_bytes=peak_bytes) if shadow and profile else None,
         device_memory=None if shadow is None else shadow.device_memory,
         overhead=overhead,
@@ -129,31 +123,11 @@ def assemble(asked: Asked, evidence: Evidence) -> Forecast:
         verdict=verdict,
         reason=reason,
         remedy=None,
-        notes=(*asked.notes, *_notes(closed, shadow, peak_bytes=peak_bytes, profile=profile)),
-    )
-
-
-def sent_terms(shadow: ShadowResult, *, n_ranks: int) -> tuple[WireTerm, ...]:
-    """What a shadow run sent, as bytes on the wire.
-
-    Args:
-        shadow: its collectives are those of torch's `c10d` namespace.
-        n_ranks: N.
-    """
-    return tuple(
-        WireTerm(
-            collective=_COLLECTIVES[one.name],
-            n_calls=one.n_calls,
-            payload_bytes=one.payload_bytes,
-            wire_bytes=ring_wire_bytes(
-                _COLLECTIVES[one.name], payload_bytes=one.payload_bytes, n_ranks=n_ranks
-            ),
-            phase=one.phase,
-            what=f"in {one.phase}",
-            source="counted in the shadow run",
-        )
-        for one in shadow.collectives
-        if one.name in _COLLECTIVES and n_ranks > 1
+        notes=(
+            *asked.notes,
+            *_cost_of_stage_2(setup, wire),
+            *_notes(closed, shadow, peak_bytes=peak_bytes, profile=profile),
+        ),
     )
 
 
@@ -188,14 +162,14 @@ def _rounding_bytes(asked: Asked, profile: ModelProfile | None, *, rank: int) ->
     """What page-locked blocks take beyond their tensors, by the closed form."""
     if not asked.setup.pinned:
         return 0
+    layout = layout_of(profile, n_params=asked.n_params, n_ranks=asked.setup.n_ranks, rank=rank)
     pinned, exact = (
-        sum(
-            closed_form(
-                replace(asked.setup, pinned=is_pinned),
-                profile=profile,
-                n_params=asked.n_params,
-                rank=rank,
-            ).host_ledger.values()
+        n_bytes_of(
+            part
+            for part in resting_parts(
+                replace(asked.setup, pinned=is_pinned), layout, buffer_bytes=0
+            )
+            if part.place == "host"
         )
         for is_pinned in (True, False)
     )
@@ -223,7 +197,9 @@ def _wire(
     return wire_terms(asked.setup, profile=profile, n_params=asked.n_params)
 
 
-def _verdict(asked: Asked, needed: Interval, node: Interval) -> tuple[Verdict, str]:
+def _verdict(
+    asked: Asked, needed: Interval, node: Interval, *, activations_known: bool
+) -> tuple[Verdict, str]:
     verdict, reasons = Verdict.FITS, []
     if asked.budget is not None:
         limit = asked.budget.n_bytes
@@ -236,7 +212,25 @@ def _verdict(asked: Asked, needed: Interval, node: Interval) -> tuple[Verdict, s
             of = f"of the node's memory for {ranks} rank{'s' if ranks > 1 else ''}"
             reasons.append(in_words(node, budget_bytes=asked.node_budget_bytes, of=of))
         verdict = worse(verdict, on_node)
-    return verdict, "; ".join(reasons) or "no budget is known"
+    if not reasons:
+        return verdict, "no budget is known"
+    if not activations_known:
+        # There is room for them, or not: that is not known.
+        verdict = worse(verdict, Verdict.TIGHT)
+        reasons.append("activations come on top")
+    return verdict, "; ".join(reasons)
+
+
+def _cost_of_stage_2(setup: Setup, wire: Sequence[WireTerm]) -> Iterator[str]:
+    """What DeepSpeed's stage 2 sends more than stage 1, which reduces once a step."""
+    n_micro = setup.accumulation_steps
+    reduced = sum(term.wire_bytes for term in wire if term.collective == "all_reduce")
+    if setup.stage == 2 and n_micro > 1 and setup.multi_rank_bucket_allreduce and reduced:
+        more = reduced * (n_micro - 1) // n_micro
+        yield (
+            f"stage 2 all-reduces every one of {n_micro} micro-batches: "
+            f"stage 1 would send {as_bytes(more)} less a step"
+        )
 
 
 def _notes(
@@ -252,6 +246,11 @@ def _notes(
         return
     if not shadow.steps_agree:
         yield "the second and the third step of the shadow run differ; the third one is told"
+    if shadow.scratch_unknown_bytes:
+        yield (
+            "operations on tensors of up to "
+            f"{as_bytes(shadow.scratch_unknown_bytes)} were not tried for what they take themselves"
+        )
     if profile is not None:
         check = _cross_check(closed, peak_bytes=peak_bytes)
         if abs(check.difference_ratio) > CROSS_CHECK_RATIO:

@@ -41,7 +41,7 @@ class StageRow:
 def by_count(
     n_params: int, *, n_ranks: int, precision: Precision, optimizer: OptimizerName
 ) -> list[StageRow]:
-    """Every stage, and stages 1 to 3 with the optimizer on the host.
+    """Every stage, and stages 2 and 3 with the optimizer on the host.
 
     Args:
         n_params: P, trainable parameters.
@@ -84,7 +84,7 @@ def _setup(
         optimizer=optimizer,
         n_moments=_MOMENTS.get(optimizer, 0) + (offload and optimizer == "lion"),
         state_dtype="fp32",
-        fused_optimizer=offload or optimizer == "lion",
+        fused_optimizer=optimizer == "lion" or (offload and optimizer in ("adamw", "adam")),
         offload_optimizer="cpu" if offload else "none",
         offload_params="none",
         pinned=offload,

@@ -122,6 +122,10 @@ class Forecast:
         """What the rank sends in one optimizer step."""
         return sum(term.wire_bytes for term in self.wire)
 
+    def _told_ledger(self) -> dict[str, int | None]:
+        ledger = self.phase_ledgers[self.peak_phase]
+        return dict(ledger) if self.activations_known else {**ledger, "activations": None}
+
     def to_json(self) -> dict[str, Any]:
         """The object that `forecast --json` prints."""
         values = asdict(self)
@@ -130,7 +134,7 @@ class Forecast:
             "workers": self.workers,
             "rank": self.rank,
             "method": self.method,
-            "device_bytes": {"total": self.peak_bytes, **self.phase_ledgers[self.peak_phase]},
+            "device_bytes": {"total": self.peak_bytes, **self._told_ledger()},
             "phase_peak_bytes": self.phase_peak_bytes,
             "host_bytes": self.host_bytes,
             "nvme_bytes": self.nvme_bytes,

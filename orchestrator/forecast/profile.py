@@ -54,7 +54,7 @@ class Moment:
     """The part of that which is no activation."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ActivationTrace:
     """One micro-batch through the bare model, in bytes beside weights and gradients."""
 
@@ -85,7 +85,7 @@ class ActivationTrace:
         return tuple(found)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ModelProfile:
     """A model in one precision, with or without recomputation, on samples of one shape."""
 

@@ -5,15 +5,17 @@ gathered count here); the fullest of a phase is its peak.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 from orchestrator.forecast.activations import Held, held_of, peak_of, trainable_numbers
-from orchestrator.forecast.gathering import Gathering
+from orchestrator.forecast.gathering import Gathering, Most
 from orchestrator.forecast.layout import Layout
 from orchestrator.forecast.profile import ActivationTrace, ModelProfile, Moment
 from orchestrator.forecast.setup import BYTES_OF, Setup
-from orchestrator.forecast.terms import Part
+from orchestrator.forecast.terms import Part, n_bytes_of
 from orchestrator.forecast.transients import unswapped_bytes, unswapped_part
 
 _STAGE_3 = "deepspeed 0.19.8, runtime/zero/stage3.py"
@@ -28,7 +30,7 @@ Phased = Iterator[tuple[str, list[Part]]]
 def sharded_moments(
     setup: Setup, layout: Layout, *, profile: ModelProfile, trace: ActivationTrace
 ) -> Phased:
-    """Walk through a micro-batch.
+    """Walk through a micro-batch; of moments between gradients only those fuller than any before.
 
     Args:
         setup: a strategy of stage 3.
@@ -37,24 +39,33 @@ def sharded_moments(
         trace: a micro-batch of its.
     """
     moments = _by_own_linear(trace.moments, profile)
-    gathering = Gathering(setup, profile, moments)
+    walk = walked(profile, gathering_of(setup))
     bucket = _Bucket(setup, layout)
     number = trainable_numbers(profile)
-    for moment in moments:
+    most = {"forward": -1, "backward": -1}
+    in_bucket = n_bytes_of(bucket.held())
+    for moment, gathered in zip(moments, walk.steps, strict=True):
         phase = "backward" if moment.backward else "forward"
-        before = _gathered(gathering.gathered_bytes)
-        yield phase, [*peak_of(moment).parts(), before, *bucket.held()]
-        gathered_bytes, copied_bytes = gathering.at(moment)
-        copied = Part("buffers", copied_bytes, "gloo's copy of what it receives", _GLOO)
-        beside = [*held_of(moment).parts(), *bucket.held()]
-        yield phase, [*beside, _gathered(gathered_bytes), copied]
+        arriving = moment.peak_bytes + gathered.before_bytes + in_bucket
+        if arriving > most[phase]:
+            most[phase] = arriving
+            before = _gathered(gathered.before_bytes)
+            yield phase, [*peak_of(moment).parts(), before, *bucket.held()]
+        gathered_bytes, copied_bytes = gathered.most
+        there = moment.held_bytes + gathered_bytes + copied_bytes + in_bucket
+        if there > most[phase]:
+            most[phase] = there
+            copied = Part("buffers", copied_bytes, "gloo's copy of what it receives", _GLOO)
+            beside = [*held_of(moment).parts(), *bucket.held()]
+            yield phase, [*beside, _gathered(gathered_bytes), copied]
         if moment.kind == "gradient":
-            beside = [*held_of(moment).parts(), _gathered(gathering.gathered_bytes)]
+            beside = [*held_of(moment).parts(), _gathered(gathered.after_bytes)]
             for held in bucket.put(number[moment.subject]):
                 yield phase, [*beside, *held]
+            in_bucket = n_bytes_of(bucket.held())
     beside = [
         *Held(trace.batch_bytes, 0).parts(),
-        _gathered(gathering.gathered_bytes),
+        _gathered(walk.steps[-1].after_bytes if walk.steps else 0),
     ]
     for held in bucket.reduce():
         yield "backward", [*beside, *held]
@@ -76,6 +87,59 @@ def guessed_moments(setup: Setup, layout: Layout) -> Phased:
             yield "backward", [gathered, *held]
     for held in bucket.reduce():
         yield "backward", [gathered, *held]
+
+
+class GatheringStep(NamedTuple):
+    """What is gathered around a moment."""
+
+    before_bytes: int
+    most: Most
+    after_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """A micro-batch, as far as gathering goes: the same whatever its size."""
+
+    steps: tuple[GatheringStep, ...]
+    forward_calls: tuple[int, ...]
+    """Bytes of each all-gather, as it comes out."""
+    backward_calls: tuple[int, ...]
+
+
+def gathering_of(setup: Setup) -> Setup:
+    """The part of a strategy that gathering depends on; what it does not is set to anything."""
+    return replace(
+        setup,
+        micro_batch_size=1,
+        accumulation_steps=1,
+        offload_optimizer="none",
+        offload_params="none",
+        pinned=False,
+        fused_optimizer=False,
+    )
+
+
+@lru_cache(maxsize=64)
+def walked(profile: ModelProfile, setup: Setup) -> Walk:
+    """Gather and give back through a micro-batch.
+
+    Args:
+        profile: the model.
+        setup: see `gathering_of`.
+    """
+    moments = _by_own_linear(profile.traces[0].moments, profile)
+    gathering = Gathering(setup, profile, moments)
+    steps, n_forward = [], 0
+    for moment in moments:
+        before = gathering.gathered_bytes
+        steps.append(GatheringStep(before, gathering.at(moment), gathering.gathered_bytes))
+        n_forward = n_forward if moment.backward else len(gathering.collectives)
+    return Walk(
+        steps=tuple(steps),
+        forward_calls=tuple(gathering.collectives[:n_forward]),
+        backward_calls=tuple(gathering.collectives[n_forward:]),
+    )
 
 
 def _by_own_linear(moments: Sequence[Moment], profile: ModelProfile) -> list[Moment]:

@@ -43,9 +43,9 @@ def estimate_step(
         n_params: trainable parameters.
         device: `None` for a CPU, or a GPU that is not known.
     """
-    if flops is None:
-        return None
     on_gpu = setup.device == "cuda"
+    if flops is None or (on_gpu and device is None):
+        return None
     try:
         rates = rates_for(
             device,
@@ -60,7 +60,10 @@ def estimate_step(
     offloads = setup.offload_optimizer != "none"
     share = setup.n_ranks if setup.stage > 0 else 1
     update_elements = -(-n_params // share)
-    moved = update_elements * setup.weight_bytes if on_gpu and offloads else 0
+    shard = update_elements * setup.weight_bytes
+    moved = shard if on_gpu and offloads else 0
+    # Offloaded weights come for forward and again for backward, each micro-batch.
+    fetched = 2 * shard * setup.accumulation_steps if setup.offload_params != "none" else 0
     return step_time(
         Work(
             flops_per_micro_batch=flops // setup.accumulation_steps,
@@ -69,7 +72,7 @@ def estimate_step(
             update_bytes_per_element=_update_bytes(setup),
             update_on_host=on_gpu and offloads,
             to_host_bytes=moved * setup.accumulation_steps,
-            to_device_bytes=moved,
+            to_device_bytes=moved + (fetched if on_gpu else 0),
             traffic=tuple(
                 Traffic(
                     name=term.collective,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.forecast.activations import arrivals_of, trace_at
-from orchestrator.forecast.gathering import Gathering
 from orchestrator.forecast.layout import Layout, layout_of
 from orchestrator.forecast.profile import ModelProfile
 from orchestrator.forecast.reduction import STAGE_0_BUCKET_ELEMENTS
 from orchestrator.forecast.setup import BYTES_OF, Setup
+from orchestrator.forecast.sharded import gathering_of, walked
 from orchestrator.forecast.states import keeps_whole_fp32_gradients, persistent_sizes
 
 Collective = Literal[
@@ -128,13 +128,8 @@ def _sharded(setup: Setup, layout: Layout, profile: ModelProfile | None) -> tupl
     if profile is None:
         before = after = [b * layout.n_ranks * sum(layout.shards)]
     else:
-        moments = trace_at(profile, setup.micro_batch_size).moments
-        gathering = Gathering(setup, profile, moments)
-        n_before = 0
-        for moment in moments:
-            gathering.at(moment)
-            n_before = n_before if moment.backward else len(gathering.collectives)
-        before, after = gathering.collectives[:n_before], gathering.collectives[n_before:]
+        walk = walked(profile, gathering_of(setup))
+        before, after = list(walk.forward_calls), list(walk.backward_calls)
     order = _order_of_gradients(setup, layout, profile)
     sizes = [layout.trainable[parameter] for parameter in order]
     n_calls = len(_filled(sizes, setup.reduce_bucket_elements))

@@ -6,15 +6,18 @@ Everything goes to the run's outbox, and from there to the tracking store.
 import json
 import logging
 import platform
+import time
 from pathlib import Path
 
 from orchestrator.draw.plots import draw_run
 from orchestrator.draw.rank_grid import step_time_grid
 from orchestrator.errors import UsageError
 from orchestrator.forecast.comparison import comparison_text
+from orchestrator.forecast.device_overhead import store_probe
 from orchestrator.forecast.receipts import Receipt, store_receipt
 from orchestrator.launch.failure import Failure
 from orchestrator.launch.home import Home, versions
+from orchestrator.launch.receipt import probe_of_run
 from orchestrator.measure.run_record import RunRecord
 from orchestrator.measure.summary import RunTally
 from orchestrator.measure.table import ledger_csv, ledger_table, rank_csv, rank_table
@@ -61,6 +64,16 @@ def keep_results(
             outbox.add_text(f"logs/{path.name}.txt", text[-200_000:])
 
 
+def keep_probe(record: RunRecord, home: Home) -> None:
+    """Keep what the run's GPUs held beyond torch's allocator, for later forecasts."""
+    probe = probe_of_run(record, now_s=time.time())
+    if probe is not None:
+        try:
+            store_probe(home.probes, probe=probe)
+        except UsageError as err:
+            log.warning("what the GPU holds beyond tensors is not kept: %s", err)
+
+
 def keep_receipt(outbox: Outbox, receipt: Receipt | None, home: Home) -> None:
     """Keep forecast and measurement, with the run and with those of other runs."""
     if receipt is None:
@@ -68,7 +81,7 @@ def keep_receipt(outbox: Outbox, receipt: Receipt | None, home: Home) -> None:
     outbox.add_text("forecast_and_measured.txt", comparison_text(receipt) + "\n")
     try:
         store_receipt(home.receipts, receipt)
-    except UsageError as err:
+    except (UsageError, ValueError) as err:
         log.warning("the receipt is not kept: %s", err)
 
 

@@ -38,7 +38,8 @@ class Where:
     """`None`: all ranks share one node."""
     node_budget_bytes: int | None
     """Memory of a node; `None` where it is not known."""
-    probed: ProbedOverhead | None = None
+    probes: tuple[ProbedOverhead, ...] = ()
+    """What was measured beyond torch's allocator on GPUs of all kinds."""
 
 
 class Forecaster:
@@ -66,28 +67,25 @@ class Forecaster:
             rank: which rank; `None`: the fullest.
             notes: to be told with it.
         """
-        wanted = _ends(plan) if rank is None else [rank]
         test = self_test(stage=plan.spec.zero.stage, precision=_tested_precision(plan))
-        profile, *rest = self._shadows.ask(
-            [
-                ProfileRequest(plan=plan),
-                *(self._request(plan, one) for one in wanted),
-                *test,
-            ]
-        )
-        shadows, tested = rest[: len(wanted)], rest[len(wanted) :]
+        # Of two ranks both are run at once; of more, the one that the closed form says is fullest.
+        first = _first_ranks(plan, rank)
+        requests = [self._request(plan, one) for one in first]
+        profile, *rest = self._shadows.ask([ProfileRequest(plan=plan), *test, *requests])
         known = profile if isinstance(profile, ModelProfile) else None
         asked = self.asked(plan, profile=known, notes=notes)
-        why = _why_not(shadows, broken_shim(*tested))
+        broken = broken_shim(*rest[: len(test)])
+        shadows = rest[len(test) :]
+        fullest = fullest_rank(plan, known) if rank is None else rank
+        if broken is None and not shadows:
+            shadows = self._shadows.ask([self._request(plan, fullest)])
+        why = _why_not(shadows, broken)
         if why is not None:
-            fullest = fullest_rank(plan, known) if rank is None else rank
-            return self._closed(asked, known, why=why, rank=fullest)
+            return self._closed(plan, asked, known, why=why, rank=fullest)
         results = [shadow for shadow in shadows if isinstance(shadow, ShadowResult)]
-        if rank is None and (other := self._fuller_than(results, plan, known)) is not None:
-            results.append(other)
         shadow = max(results, key=lambda one: max(one.phase_peak_bytes.values()))
         evidence = Evidence(
-            shadow=shadow, why_closed_form=None, profile=known, probed=self._where.probed
+            shadow=shadow, why_closed_form=None, profile=known, probed=self._probed(plan)
         )
         return assemble(asked, evidence)
 
@@ -96,21 +94,30 @@ class Forecaster:
         plan: LaunchPlan,
         *,
         profile: ModelProfile | None,
+        rank: int = 0,
         why: str | None = None,
         notes: Sequence[str] = (),
     ) -> Forecast:
-        """Forecast one plan by the closed form alone, in milliseconds."""
+        """Forecast one plan by the closed form alone, in milliseconds.
+
+        Args:
+            plan: what would run.
+            profile: its bare model; `None` where that cannot be traced.
+            rank: which rank.
+            why: why there is no shadow run.
+            notes: to be told with it.
+        """
         asked = self.asked(plan, profile=profile, notes=notes)
-        return self._closed(asked, profile, why=why, rank=fullest_rank(plan, profile))
+        return self._closed(plan, asked, profile, why=why, rank=rank)
 
     def profiles(self, plans: Sequence[LaunchPlan]) -> list[ModelProfile | str]:
         """Trace the bare models of plans."""
         answers = self._shadows.ask([ProfileRequest(plan=plan) for plan in plans])
         return [one if isinstance(one, ModelProfile | str) else str(one) for one in answers]
 
-    def shadowed(self, plans: Sequence[LaunchPlan]) -> list[ShadowResult | str]:
-        """Shadow-run the fullest rank of each plan, side by side."""
-        answers = self._shadows.ask([self._request(plan, plan.batch.workers - 1) for plan in plans])
+    def shadowed(self, plans: Sequence[tuple[LaunchPlan, int]]) -> list[ShadowResult | str]:
+        """Shadow-run a rank of each plan, side by side."""
+        answers = self._shadows.ask([self._request(plan, rank) for plan, rank in plans])
         return [one if isinstance(one, ShadowResult | str) else str(one) for one in answers]
 
     def from_shadow(
@@ -118,7 +125,7 @@ class Forecaster:
     ) -> Forecast:
         """A forecast from a shadow run that was made before."""
         evidence = Evidence(
-            shadow=shadow, why_closed_form=None, profile=profile, probed=self._where.probed
+            shadow=shadow, why_closed_form=None, profile=profile, probed=self._probed(plan)
         )
         return assemble(self.asked(plan, profile=profile), evidence)
 
@@ -145,22 +152,27 @@ class Forecaster:
         return ShadowRequest(plan=plan, rank=rank, sample=None, allocator=self._allocator)
 
     def _closed(
-        self, asked: Asked, profile: ModelProfile | None, *, why: str | None, rank: int
+        self,
+        plan: LaunchPlan,
+        asked: Asked,
+        profile: ModelProfile | None,
+        *,
+        why: str | None,
+        rank: int,
     ) -> Forecast:
         evidence = Evidence(
-            shadow=None, why_closed_form=why, profile=profile, probed=self._where.probed, rank=rank
+            shadow=None,
+            why_closed_form=why,
+            profile=profile,
+            probed=self._probed(plan),
+            rank=rank,
         )
         return assemble(asked, evidence)
 
-    def _fuller_than(
-        self, results: Sequence[ShadowResult], plan: LaunchPlan, profile: ModelProfile | None
-    ) -> ShadowResult | None:
-        """The shadow of another rank, if the closed form says that it holds more."""
-        rank = fullest_rank(plan, profile)
-        if rank in {one.rank for one in results}:
+    def _probed(self, plan: LaunchPlan) -> ProbedOverhead | None:
+        if self._where.device is None:
             return None
-        (answer,) = self._shadows.ask([self._request(plan, rank)])
-        return answer if isinstance(answer, ShadowResult) else None
+        return probe_of(self._where.device, self._where.probes, n_ranks=plan.resources.workers)
 
 
 def fullest_rank(plan: LaunchPlan, profile: ModelProfile | None) -> int:
@@ -182,9 +194,11 @@ def fullest_rank(plan: LaunchPlan, profile: ModelProfile | None) -> int:
     return max(ranks, key=peak)
 
 
-def _ends(plan: LaunchPlan) -> list[int]:
-    """The first and the last rank: uneven partitions differ there."""
-    return sorted({0, plan.batch.workers - 1})
+def _first_ranks(plan: LaunchPlan, rank: int | None) -> list[int]:
+    """The ranks to run before anything is known of the model."""
+    if rank is not None:
+        return [rank]
+    return list(range(plan.batch.workers)) if plan.batch.workers <= 2 else []
 
 
 def _tested_precision(plan: LaunchPlan) -> str:
@@ -200,18 +214,26 @@ def _why_not(shadows: Sequence[object], broken: str | None) -> str | None:
 
 
 def _budget(plan: LaunchPlan, device: DevicePeak | None) -> Budget | None:
+    """The smaller of what the job allows and what the device has."""
+    budgets = []
     given_gib = plan.spec.resources.memory_budget_gib
     if given_gib is not None:
-        return Budget(n_bytes=int(given_gib * GIB), of="of the budget (memory_budget_gib)")
+        budgets.append(Budget(n_bytes=int(given_gib * GIB), of="of the budget (memory_budget_gib)"))
     if device is not None:
-        return Budget(n_bytes=device.memory_bytes, of=f"of a {device.name}'s memory")
-    return None
+        budgets.append(Budget(n_bytes=device.memory_bytes, of=f"of one {device.name}"))
+    return min(budgets, key=lambda budget: budget.n_bytes, default=None)
 
 
-def probe_of(device: DevicePeak, probes: Sequence[ProbedOverhead]) -> ProbedOverhead | None:
-    """The newest probe of a kind of device."""
-    known = [probe for probe in probes if find_device(probe.device_name) == device]
-    return max(known, key=lambda probe: probe.measured_unix_s, default=None)
+def probe_of(
+    device: DevicePeak, probes: Sequence[ProbedOverhead], *, n_ranks: int
+) -> ProbedOverhead | None:
+    """The newest probe of a kind of device, of as many ranks, or else of a single one."""
+    known = [
+        probe
+        for probe in probes
+        if find_device(probe.device_name) == device and probe.n_ranks in (n_ranks, 1)
+    ]
+    return max(known, key=lambda one: (one.n_ranks, one.measured_unix_s), default=None)
 
 
 def forecast_here(home: Home, *, environment: Mapping[str, str], alone: bool) -> Forecaster:
@@ -227,7 +249,7 @@ def forecast_here(home: Home, *, environment: Mapping[str, str], alone: bool) ->
         device=gpu,
         ranks_per_node=None,
         node_budget_bytes=node_memory_bytes() if alone else None,
-        probed=None if gpu is None else probe_of(gpu, load_probes(home.probes)),
+        probes=load_probes(home.probes),
     )
     shadows = Shadows(cache=home.shadows(environment), environment=environment)
     return Forecaster(shadows, where=where, environment=environment)

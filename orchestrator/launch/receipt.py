@@ -1,5 +1,6 @@
-"""The receipt of a run: its forecast beside what was measured. Pure."""
+"""The receipt of a run: forecast beside measurement, and what a GPU held beyond them. Pure."""
 
+from orchestrator.forecast.device_overhead import CONTEXT_BYTES, ProbedOverhead
 from orchestrator.forecast.forecast import Forecast
 from orchestrator.forecast.receipts import Receipt
 from orchestrator.measure.ledger import Ledger, completed
@@ -60,6 +61,39 @@ def receipt_of(
         ),
         forecast_step_s=None if forecast.step_time is None else forecast.step_time.total_s,
         measured_step_s=row.step_s.median,
+    )
+
+
+def probe_of_run(record: RunRecord, *, now_s: float) -> ProbedOverhead | None:
+    """What a run's GPUs held beyond torch's allocator, for forecasts on the same kind of GPU.
+
+    The driver does not tell the context from NCCL. Of a single rank all of it is the context; of
+    several it serves forecasts of as many ranks, for which only the sum counts.
+
+    Args:
+        record: what the run did cost.
+        now_s: seconds since 1970.
+
+    Returns:
+        `None` without a GPU, or a driver to ask.
+    """
+    told = [
+        (row.gpu.beyond_allocator_bytes, row.device)
+        for row in record.ranks
+        if row.gpu is not None and row.gpu.beyond_allocator_bytes and row.device
+    ]
+    if not told:
+        return None
+    beyond, device = max(told)
+    n_ranks = len(record.ranks)
+    context = beyond if n_ranks == 1 else min(beyond, CONTEXT_BYTES[0])
+    return ProbedOverhead(
+        device_name=device,
+        driver_version=f"any, {n_ranks} ranks",
+        context_bytes=context,
+        communication_bytes=beyond - context,
+        n_ranks=n_ranks,
+        measured_unix_s=now_s,
     )
 
 

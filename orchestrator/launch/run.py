@@ -16,6 +16,7 @@ from orchestrator.forecast.receipts import Receipt
 from orchestrator.launch.artifacts import (
     keep_documents,
     keep_plots,
+    keep_probe,
     keep_receipt,
     keep_results,
 )
@@ -134,6 +135,7 @@ def run_plan(
         record = _beside_forecast(record, plan, receipt)
         keep_results(outbox, record, folder=folder, failure=failure)
         keep_receipt(outbox, receipt, setting.home)
+        keep_probe(record, setting.home)
         keep_plots(outbox, record, tally, plan)
         now_ms = int(time.time() * 1000)
         outbox.finish(

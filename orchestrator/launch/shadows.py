@@ -13,7 +13,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,8 @@ from orchestrator.worker.shadow.requests import (
 TIMEOUT_S = 900.0
 """For all requests of one call."""
 _MOST_FILES = 500
+_DEEPEST = 4
+"""Folders below the job's, or the current one, in which a change of code is noticed."""
 
 
 class Shadows:
@@ -92,6 +94,7 @@ class Shadows:
                 if not isinstance(error, subprocess.TimeoutExpired):
                     raise
                 out, err = process.communicate()
+                err += f"\nit took over {TIMEOUT_S:.0f} s".encode()
         told = dict(json.loads(line) for line in out.splitlines())
         last = (err.decode(errors="replace").strip().splitlines() or [""])[-1][:200]
         none: dict[str, Any] = {"problem": f"it gave no answer: {last}"}
@@ -180,26 +183,50 @@ def _question(request: Request) -> dict[str, Any]:
         return question
     return question | {
         "rank": request.rank,
+        "sample": request.sample,
         "threads": max(1, int(plan.resources.cpus_per_worker)),
-        "deepspeed": plan.deepspeed,
+        "deepspeed": _without_lr(plan.deepspeed),
         "compiled_ops": plan.compiled_ops,
         "allocator": asdict(request.allocator),
     }
 
 
-def _user_code(plan: LaunchPlan) -> dict[str, str]:
-    """Name -> content hash of the user's modules, which a factory may import."""
+def _without_lr(config: dict[str, Any] | None) -> dict[str, Any] | None:
+    if config is None or "params" not in config.get("optimizer", {}):
+        return config
+    params = {key: value for key, value in config["optimizer"]["params"].items() if key != "lr"}
+    return {**config, "optimizer": {**config["optimizer"], "params": params}}
+
+
+def _user_code(plan: LaunchPlan) -> list[dict[str, str]]:
+    """Name -> content hash of the user's modules, which a factory may import, by folder."""
     sections = (plan.spec.model, plan.spec.data)
     if not any(isinstance(section, FactoryModel | FactoryData) for section in sections):
-        return {}
-    return _hashes(plan.folder) | _hashes(Path.cwd())
+        return []
+    return [_hashes(plan.folder), _hashes(Path.cwd())]
 
 
 def _hashes(folder: Path) -> dict[str, str]:
-    files = sorted(folder.glob("*.py")) + sorted(folder.glob("*/*.py"))
-    return {
-        str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files[:_MOST_FILES]
-    }
+    """Of the modules in a folder and in those below it, the nearest first."""
+    found: list[tuple[int, Path]] = []
+    for name, below, files in os.walk(folder):
+        here = Path(name)
+        depth = len(here.relative_to(folder).parts)
+        below[:] = sorted(_modules_may_lie_in(below)) if depth < _DEEPEST else []
+        found += ((depth, here / file) for file in sorted(files) if file.endswith(".py"))
+        if len(found) > 10 * _MOST_FILES:
+            break
+    hashes = {}
+    for _, path in sorted(found)[:_MOST_FILES]:
+        # An editor's lock, such as a link that leads nowhere, is no module.
+        with contextlib.suppress(OSError):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            hashes[str(path.relative_to(folder))] = content
+    return hashes
+
+
+def _modules_may_lie_in(folders: Sequence[str]) -> Iterator[str]:
+    return (name for name in folders if name.isidentifier() and name != "__pycache__")
 
 
 @functools.cache

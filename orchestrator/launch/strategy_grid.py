@@ -3,6 +3,7 @@
 The closed form goes through all of them in milliseconds; shadow runs look at those that matter.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ from orchestrator.forecast.forecast import Change, Forecast
 from orchestrator.forecast.profile import ModelProfile
 from orchestrator.forecast.shadow_result import ShadowResult
 from orchestrator.forecast.verdict import Verdict
-from orchestrator.launch.forecasting import Forecaster
+from orchestrator.launch.forecasting import Forecaster, fullest_rank
 from orchestrator.plan.launch_plan import LaunchPlan, make_plan
 from orchestrator.plan.resources import Machine
 from orchestrator.plan.strategies import Candidate, candidates
@@ -21,37 +22,67 @@ from orchestrator.spec.load import JobFile
 
 AT_ONCE = 2
 """Shadow runs side by side: each takes one core."""
-MOST_TRIES = 3
-"""Remedies that are shadow-run until one fits."""
+TRY_S = 60.0
+"""How long remedies are shadow-run until one fits; a round that has begun is finished."""
+ROOM_RATIO = 0.85
+"""Share of a budget up to which a remedy by the closed form is likely to hold."""
 
 
 def remedy(
-    job: JobFile, plan: LaunchPlan, *, forecaster: Forecaster, cpu_adam: bool
+    job: JobFile,
+    plan: LaunchPlan,
+    forecast: Forecast,
+    *,
+    forecaster: Forecaster,
+    cpu_adam: bool,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Change | None:
     """Find the smallest change of a job that fits; `None` where no single strategy does.
 
     Args:
         job: what was asked for.
-        plan: its plan, which does not fit.
+        plan: its plan.
+        forecast: that it does not fit; what it was made by is what candidates are held to.
         forecaster: holds candidates against the same device and node.
         cpu_adam: whether DeepSpeed's compiled CPU Adam can be built here.
+        clock: seconds, from any start.
     """
     rows = grid(job, plan, forecaster=forecaster, cpu_adam=cpu_adam)
-    fitting = [row for row in rows if row.forecast.verdict is Verdict.FITS]
-    by_size = sorted(fitting, key=lambda row: (row.candidate.n_changes, row.candidate.price))
-    for row in by_size[:MOST_TRIES]:
-        shadow = forecaster.shadowed([row.plan])[0]
-        forecast = row.forecast
-        if isinstance(shadow, ShadowResult):
-            forecast = forecaster.from_shadow(row.plan, shadow, profile=row.profile)
-        if forecast.verdict is Verdict.FITS:
-            return Change(
-                overrides=row.candidate.overrides,
-                strategy=row.plan.strategy,
-                peak_bytes=forecast.peak_bytes,
-                needed_bytes=forecast.needed.high,
-            )
+    changed = [row for row in rows if row.candidate.overrides]
+    fitting = [row for row in changed if row.forecast.verdict is Verdict.FITS]
+    waiting = sorted(fitting, key=_size_of_change)
+    if forecast.method == "closed_form":
+        return _change(waiting[0], waiting[0].forecast) if waiting else None
+    # The closed form knows nothing of fragmentation: those with room for it come first.
+    waiting.sort(key=lambda row: not _has_room(row.forecast))
+    until_s = clock() + TRY_S
+    while waiting and clock() < until_s:
+        now, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
+        asked = [(row.plan, fullest_rank(row.plan, row.profile)) for row in now]
+        for row, shadow in zip(now, forecaster.shadowed(asked), strict=True):
+            if isinstance(shadow, ShadowResult):
+                made = forecaster.from_shadow(row.plan, shadow, profile=row.profile)
+                if made.verdict is Verdict.FITS:
+                    return _change(row, made)
     return None
+
+
+def _size_of_change(row: "GridRow") -> tuple[int, float]:
+    return row.candidate.n_changes, row.candidate.price
+
+
+def _has_room(forecast: Forecast) -> bool:
+    budget = forecast.budget
+    return budget is None or forecast.needed.high <= ROOM_RATIO * budget.n_bytes
+
+
+def _change(row: "GridRow", forecast: Forecast) -> Change:
+    return Change(
+        overrides=row.candidate.overrides,
+        strategy=row.name,
+        peak_bytes=forecast.peak_bytes,
+        needed_bytes=forecast.needed.high,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +93,8 @@ class GridRow:
     plan: LaunchPlan
     profile: ModelProfile | None
     forecast: Forecast
+    name: str
+    """The strategy's, with the micro-batch where it is not the job's."""
 
     def to_json(self) -> dict[str, Any]:
         """The row of `forecast --grid --json`."""
@@ -71,6 +104,7 @@ class GridRow:
             "overrides": list(self.candidate.overrides),
             "micro_batch_size": self.plan.batch.micro_batch_size,
             **told,
+            "strategy": self.name,
         }
 
 
@@ -92,13 +126,27 @@ def grid(
         if made is not None:
             plans.append((candidate, made))
     profiles = _profiles_of([made for _, made in plans], forecaster)
+    own = profiles.get(plan.spec.training.activation_checkpointing)
     rows = []
     for candidate, made in plans:
         profile = profiles[made.spec.training.activation_checkpointing]
+        if isinstance(profile, str) and isinstance(own, ModelProfile):
+            # Such as a model without blocks that could be recomputed.
+            continue
         known = profile if isinstance(profile, ModelProfile) else None
         why = profile if isinstance(profile, str) else None
         forecast = forecaster.closed_form(made, profile=known, why=why)
-        rows.append(GridRow(candidate=candidate, plan=made, profile=known, forecast=forecast))
+        micro = made.batch.micro_batch_size
+        suffix = "" if micro == plan.batch.micro_batch_size else f"-micro{micro}"
+        rows.append(
+            GridRow(
+                candidate=candidate,
+                plan=made,
+                profile=known,
+                forecast=forecast,
+                name=f"{made.strategy}{suffix}",
+            )
+        )
     return rows
 
 
@@ -106,10 +154,11 @@ def in_order(rows: Sequence[GridRow]) -> list[GridRow]:
     """Those that fit first, the fastest by estimate before others; of equals the smaller."""
     verdicts = list(Verdict)
 
-    def rank(row: GridRow) -> tuple[int, float, int]:
+    def rank(row: GridRow) -> tuple[int, bool, float, int]:
         time = row.forecast.step_time
         speed = row.candidate.price if time is None else time.total_s
-        return verdicts.index(row.forecast.verdict), speed, row.forecast.peak_bytes
+        peak_bytes = row.forecast.peak_bytes
+        return verdicts.index(row.forecast.verdict), time is None, speed, peak_bytes
 
     return sorted(rows, key=rank)
 
@@ -137,7 +186,9 @@ def best_by_shadow(
     while waiting and clock() + took_s < until_s:
         began_s = clock()
         now, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
-        for row, shadow in zip(now, forecaster.shadowed([row.plan for row in now]), strict=True):
+        for row, shadow in zip(
+            now, forecaster.shadowed([(row.plan, 0) for row in now]), strict=True
+        ):
             if isinstance(shadow, ShadowResult):
                 forecast = forecaster.from_shadow(row.plan, shadow, profile=row.profile)
                 found[row.candidate.overrides] = replace(row, forecast=forecast)
@@ -148,7 +199,7 @@ def best_by_shadow(
 def _nearness(row: GridRow) -> float:
     """How far what is needed is from the budget, as a ratio; 1 where there is none."""
     budget = row.forecast.budget
-    if budget is None:
+    if budget is None or not budget.n_bytes:
         return 1.0
     return min(1.0, abs(row.forecast.needed.expected / budget.n_bytes - 1))
 

@@ -50,7 +50,7 @@ def setup_of(plan: LaunchPlan, *, ranks_per_node: int | None = None) -> Setup:
         fused_optimizer=_is_fused(plan, config),
         offload_optimizer=zero.offload_optimizer,
         offload_params=zero.offload_params,
-        pinned=on_gpu and (zero.offload_optimizer != "none" or zero.offload_params != "none"),
+        pinned=on_gpu and _is_pinned(config),
         activation_checkpointing=spec.training.activation_checkpointing,
         micro_batch_size=plan.batch.micro_batch_size,
         accumulation_steps=plan.batch.accumulation_steps,
@@ -80,7 +80,9 @@ def _n_moments(plan: LaunchPlan) -> int:
     optimizer = plan.spec.training.optimizer
     # DeepSpeedCPULion makes a second one that it never uses (ops/lion/cpu_lion.py).
     unused = optimizer.name == "lion" and plan.spec.zero.offload_optimizer != "none"
-    return _MOMENTS.get(optimizer.name, 0) + (optimizer.momentum > 0) + unused
+    # Other rules ignore the momentum that a variant of a comparison may need.
+    momentum = optimizer.name in ("sgd", "rmsprop") and optimizer.momentum > 0
+    return _MOMENTS.get(optimizer.name, 0) + momentum + unused
 
 
 def _optimizer(section: OptimizerSection) -> OptimizerName:
@@ -96,6 +98,11 @@ def _is_fused(plan: LaunchPlan, config: dict[str, Any]) -> bool:
     kind = str(_setting(config, "optimizer.type", "")).lower()
     own = kind in ("adam", "adamw") and not _setting(config, "optimizer.params.torch_adam", False)
     return plan.resources.device == "cuda" and (own or kind == "lion")
+
+
+def _is_pinned(config: dict[str, Any]) -> bool:
+    blocks = ("offload_optimizer", "offload_param")
+    return any(_zero(config, f"{block}.pin_memory", False) for block in blocks)
 
 
 def _zero(config: dict[str, Any], key: str, default: Any) -> Any:

@@ -73,13 +73,19 @@ def _settings(spec: JobSpec, batch: Batch) -> Iterator[Changes]:
     sizes = {micro * factor for factor in _FACTORS} | {micro // factor for factor in _FACTORS}
     fitting = sorted(size for size in sizes if size > 0 and per_rank % size == 0)
     stages = (0,) if spec.training.engine == "torch" else (0, 1, 2, 3)
-    nvme = spec.zero.nvme_path is not None
+    path = spec.zero.nvme_path
+    own = (spec.zero.offload_optimizer, spec.zero.offload_params)
     for stage, recomputed, size in product(stages, (False, True), fitting):
-        for optimizer, params in (*_OFFLOADS[stage], *((("nvme", "cpu"),) * (nvme and stage == 3))):
+        nvme = (("nvme", "cpu"),) if path is not None and stage == 3 else ()
+        now = (own,) if stage == spec.zero.stage else ()
+        for optimizer, params in (*_OFFLOADS[stage], *nvme, *now):
+            # A path that is no longer used would be refused.
+            idle = "nvme" in own and "nvme" not in (optimizer, params)
             yield {
                 "zero.stage": stage,
                 "zero.offload_optimizer": optimizer,
                 "zero.offload_params": params,
+                "zero.nvme_path": None if idle else path,
                 "training.activation_checkpointing": recomputed,
                 "training.micro_batch_size": size,
             }

@@ -41,14 +41,17 @@ def imagined(
     notes: tuple[str, ...] = ()
     if workers is not None:
         try:
-            resolve_batch(job.spec.training, workers=workers)
+            batch = resolve_batch(job.spec.training, workers=workers)
         except BatchError:
-            batch, notes = _grown(job, workers=workers)
-            changes |= batch
+            grown, notes = _grown(job, workers=workers)
+            changes |= grown
+        else:
+            if job.spec.training.global_batch_size is None:
+                notes = (f"the global batch is {batch.global_batch_size}: the job gives none",)
     changed = with_changes(job.spec, changes)
     if not isinstance(changed, JobSpec):
         raise SpecError([job.problem(finding.key, finding.message) for finding in changed])
-    return replace(job, spec=changed.model_copy(update={"compare": None})), notes
+    return replace(job, spec=changed), notes
 
 
 def _grown(job: JobFile, *, workers: int) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -63,7 +63,7 @@ def grid_text(rows: Sequence[GridRow]) -> str:
         estimate = "-" if forecast.step_time is None else as_duration(forecast.step_time.total_s)
         lines.append(
             [
-                forecast.strategy,
+                row.name,
                 str(row.plan.batch.micro_batch_size),
                 _mib(forecast.peak_bytes),
                 forecast.peak_phase,
@@ -189,12 +189,20 @@ def _mib(n_bytes: int) -> str:
     return f"{n_bytes / MIB:,.1f}"
 
 
-def by_count_text(rows: Sequence[StageRow], *, n_params: int) -> str:
-    """Every stage for so many parameters: the paper's states beside what DeepSpeed holds."""
+def by_count_text(
+    rows: Sequence[StageRow], *, n_params: int, device: DevicePeak | None = None
+) -> str:
+    """Every stage for so many parameters: the paper's states beside what DeepSpeed holds.
+
+    Args:
+        rows: the stages.
+        n_params: parameters.
+        device: whose memory the peaks are held against.
+    """
     lines = [
         [
             "stage", "optimizer on", "ideal GB", "DeepSpeed rests GB", "its peak GB", "at",
-            "host GB",
+            "host GB", "" if device is None else f"of one {device.name}",
         ]
     ]  # fmt: skip
     for row in rows:
@@ -207,9 +215,10 @@ def by_count_text(rows: Sequence[StageRow], *, n_params: int) -> str:
                 _gb(row.peak_bytes),
                 row.peak_phase,
                 _gb(row.host_bytes),
+                "" if device is None else f"{row.peak_bytes / device.memory_bytes:.0%}",
             ]
         )
-    table = aligned_text(lines, words=[True, True, False, False, False, True, False])
+    table = aligned_text(lines, words=[True, True, False, False, False, True, False, False])
     return (
         f"{n_params:,} parameters, of one rank, in GB of 1e9 bytes\n\n{table}\n\n"
         "ideal: weights, gradients and optimizer state of mixed-precision Adam (ZeRO, "

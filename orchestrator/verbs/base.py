@@ -1,14 +1,19 @@
 """What every verb needs: to talk to the person, to answer in JSON, to find state and machine."""
 
 import argparse
+import dataclasses
 import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from orchestrator.forecast.forecast import Forecast
+    from orchestrator.launch.home import Home
     from orchestrator.launch.ray_train import RayLauncher
+    from orchestrator.plan.launch_plan import LaunchPlan
     from orchestrator.plan.resources import Machine
+    from orchestrator.spec.load import JobFile
 
 
 def say(options: argparse.Namespace, text: str) -> None:
@@ -36,3 +41,26 @@ def machine_for(options: argparse.Namespace, launcher: "RayLauncher", *, joins: 
         return this_machine(visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
     with options.voice.libraries_write_to(None if options.verbose else Path(os.devnull)):
         return launcher.cluster()
+
+
+def forecast_to_show(
+    job: "JobFile", plan: "LaunchPlan", *, home: "Home", alone: bool
+) -> "Forecast":
+    """Forecast a plan where it would run, with the smallest change that fits if it does not.
+
+    Args:
+        job: as it was read.
+        plan: its plan.
+        home: the state folder.
+        alone: it runs on this machine, whose memory is known.
+    """
+    from orchestrator.launch.compiled_ops import has_compiler
+    from orchestrator.launch.forecasting import forecast_here
+    from orchestrator.launch.strategy_grid import remedy
+
+    forecaster = forecast_here(home, environment=os.environ, alone=alone)
+    made = forecaster.forecast(plan)
+    if made.verdict == "FITS":
+        return made
+    change = remedy(job, plan, made, forecaster=forecaster, cpu_adam=has_compiler(os.environ))
+    return dataclasses.replace(made, remedy=change)

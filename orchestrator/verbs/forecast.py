@@ -36,7 +36,7 @@ def _check(options: argparse.Namespace) -> None:
         name
         for name, given in (
             ("a job file", options.job),
-            ("--params", options.params),
+            ("--params", options.params is not None),
             ("--accuracy", options.accuracy),
             ("--devices", options.devices),
         )
@@ -46,15 +46,19 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError("say what to forecast: a job file, or --params 7.5e9")
     if len(asked) > 1:
         raise UsageError(f"{asked[0]} and {asked[1]} do not go together; keep one of the two")
-    if options.workers is not None and options.workers < 1:
-        raise UsageError(f"--workers is {options.workers}; there is at least one")
+    for name, number in (
+        ("--workers", options.workers),
+        ("--ranks-per-node", options.ranks_per_node),
+    ):
+        if number is not None and number < 1:
+            raise UsageError(f"{name} is {number}; there is at least one")
     if options.params is not None and not 1 <= options.params < 1e18:
         raise UsageError(f"--params is {options.params:g}; give a number of parameters, as 7.5e9")
 
 
 def _of_job(options: argparse.Namespace) -> int:
     from orchestrator.launch.compiled_ops import has_compiler
-    from orchestrator.launch.forecasting import Forecaster
+    from orchestrator.launch.forecasting import Forecaster, fullest_rank
     from orchestrator.launch.home import Home
     from orchestrator.launch.preflight import plan_job
     from orchestrator.launch.shadows import Shadows
@@ -82,16 +86,19 @@ def _of_job(options: argparse.Namespace) -> int:
     cpu_adam = has_compiler(os.environ)
     if options.grid:
         rows = grid(job, plan, forecaster=forecaster, cpu_adam=cpu_adam)
+        for note in notes:
+            say(options, note)
         return _grid(options, rows, forecaster, began_s)
     if options.closed_form:
         profile = forecaster.profiles([plan])[0]
         known = None if isinstance(profile, str) else profile
         why = profile if isinstance(profile, str) else None
-        made = forecaster.closed_form(plan, profile=known, why=why, notes=notes)
+        rank = fullest_rank(plan, known) if options.rank is None else options.rank
+        made = forecaster.closed_form(plan, profile=known, rank=rank, why=why, notes=notes)
     else:
         made = forecaster.forecast(plan, rank=options.rank, notes=notes)
     if made.verdict != "FITS":
-        change = remedy(job, plan, forecaster=forecaster, cpu_adam=cpu_adam)
+        change = remedy(job, plan, made, forecaster=forecaster, cpu_adam=cpu_adam)
         made = dataclasses.replace(made, remedy=change)
     say(options, forecast_text(made, name=plan.spec.name))
     if options.terms:
@@ -103,26 +110,27 @@ def _of_job(options: argparse.Namespace) -> int:
 def _where(options: argparse.Namespace) -> "tuple[Where, str | None]":
     """What the forecast is held against, and the kind of device the job is put on."""
     from orchestrator.forecast.device_overhead import load_probes
-    from orchestrator.launch.forecasting import Where, probe_of
+    from orchestrator.launch.forecasting import Where
     from orchestrator.launch.local_gpu import local_gpu
     from orchestrator.launch.node_memory import node_memory_bytes
     from orchestrator.measure.devices import device_called
 
     per_node = options.ranks_per_node
+    probes = load_probes(home_path(options) / "probes")
     if options.device is None:
         gpu = local_gpu()
         node = node_memory_bytes() if options.workers is None or per_node else None
-        return Where(device=gpu, ranks_per_node=per_node, node_budget_bytes=node), None
+        where = Where(device=gpu, ranks_per_node=per_node, node_budget_bytes=node, probes=probes)
+        return where, None
     if options.device.lower() == "cpu":
         return Where(device=None, ranks_per_node=per_node, node_budget_bytes=None), "cpu"
     device = device_called(options.device)
-    probes = load_probes(home_path(options) / "probes")
     where = Where(
         device=device,
         ranks_per_node=per_node or GPUS_PER_NODE,
         # A machine that one does not have: its memory is not known.
         node_budget_bytes=None,
-        probed=probe_of(device, probes),
+        probes=probes,
     )
     return where, "cuda"
 
@@ -147,6 +155,7 @@ def _grid(
 
 def _by_count(options: argparse.Namespace) -> int:
     from orchestrator.forecast.by_count import by_count
+    from orchestrator.measure.devices import device_called
     from orchestrator.render.forecast import by_count_text
 
     rows = by_count(
@@ -155,7 +164,9 @@ def _by_count(options: argparse.Namespace) -> int:
         precision=options.precision,
         optimizer=options.optimizer,
     )
-    say(options, by_count_text(rows, n_params=int(options.params)))
+    wanted = (options.device or "cpu").lower()
+    device = None if wanted == "cpu" else device_called(wanted)
+    say(options, by_count_text(rows, n_params=int(options.params), device=device))
     answer(options, {"rows": [row.to_json() for row in rows]})
     return ExitCode.DONE
 

@@ -6,13 +6,11 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from orchestrator.errors import ExitCode, UsageError
-from orchestrator.verbs.base import answer, home_path, machine_for, say
+from orchestrator.errors import DoesNotFitError, ExitCode, UsageError
+from orchestrator.verbs.base import answer, forecast_to_show, home_path, machine_for, say
 
 if TYPE_CHECKING:
-    from orchestrator.launch.home import Home
-    from orchestrator.plan.launch_plan import LaunchPlan
-    from orchestrator.spec.load import JobFile
+    from orchestrator.forecast.forecast import Forecast
 
 
 def launch(options: argparse.Namespace, started_unix_s: float) -> int:
@@ -25,6 +23,7 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
     from orchestrator.launch.preflight import plan_job
     from orchestrator.launch.ray_train import RayLauncher
     from orchestrator.launch.run import Setting, run_plan
+    from orchestrator.render.forecast import short_forecast_text
     from orchestrator.render.run import plan_text, result_text, where_to_look
     from orchestrator.spec.load import load_job
     from orchestrator.terminal import Display
@@ -50,7 +49,11 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
         os.environ.update(mlflow_environment())
         say(options, plan_text(plan))
         if not options.no_forecast:
-            plan = _with_forecast(options, job, plan, home=home, alone=address is None)
+            made = forecast_to_show(job, plan, home=home, alone=address is None)
+            say(options, short_forecast_text(made))
+            plan = dataclasses.replace(
+                plan, forecast=made, forced=_is_forced(options, made, force=options.force)
+            )
         extensions = home.extensions(os.environ)
         make_ready(
             plan.compiled_ops,
@@ -92,38 +95,18 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
     return ExitCode.DONE
 
 
-def _with_forecast(
-    options: argparse.Namespace, job: "JobFile", plan: "LaunchPlan", *, home: "Home", alone: bool
-) -> "LaunchPlan":
-    """Forecast the plan, show it, and refuse what does not fit.
-
-    Args:
-        options: of the command.
-        job: as it was read.
-        plan: its plan.
-        home: the state folder.
-        alone: it runs on this machine, whose memory is known.
+def _is_forced(options: argparse.Namespace, made: "Forecast", *, force: bool) -> bool:
+    """Whether it is launched against its forecast.
 
     Raises:
         DoesNotFitError: it is over the budget, and not forced.
     """
-    from orchestrator.errors import DoesNotFitError
-    from orchestrator.launch.compiled_ops import has_compiler
-    from orchestrator.launch.forecasting import forecast_here
-    from orchestrator.launch.strategy_grid import remedy
-    from orchestrator.render.forecast import short_forecast_text, way_out
+    from orchestrator.render.forecast import way_out
 
-    forecaster = forecast_here(home, environment=os.environ, alone=alone)
-    forecast = forecaster.forecast(plan)
-    if forecast.verdict != "FITS":
-        change = remedy(job, plan, forecaster=forecaster, cpu_adam=has_compiler(os.environ))
-        forecast = dataclasses.replace(forecast, remedy=change)
-    say(options, short_forecast_text(forecast))
-    too_big = forecast.verdict == "TOO_BIG"
-    if too_big and not options.force:
+    if made.verdict == "TOO_BIG" and not force:
         raise DoesNotFitError(
-            f"{options.job}: it does not fit: {forecast.reason}; "
-            f"{way_out(forecast)}, or launch it all the same with --force",
-            forecast.to_json(),
+            f"{options.job}: it does not fit: {made.reason}; "
+            f"{way_out(made)}, or launch it all the same with --force",
+            made.to_json(),
         )
-    return dataclasses.replace(plan, forecast=forecast, forced=too_big)
+    return made.verdict == "TOO_BIG"

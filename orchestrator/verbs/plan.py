@@ -1,11 +1,12 @@
 """`validate`, `plan` and `schema`: check a job, show what would be launched, describe the file."""
 
 import argparse
+import dataclasses
 import json
 import os
 
 from orchestrator.errors import ExitCode
-from orchestrator.verbs.base import answer, machine_for, say
+from orchestrator.verbs.base import answer, forecast_to_show, home_path, machine_for, say
 
 
 def validate(options: argparse.Namespace, _started_unix_s: float) -> int:
@@ -23,8 +24,10 @@ def validate(options: argparse.Namespace, _started_unix_s: float) -> int:
 def plan(options: argparse.Namespace, _started_unix_s: float) -> int:
     """Show what would be launched, exactly."""
     from orchestrator.launch.cluster_address import read_address
+    from orchestrator.launch.home import Home
     from orchestrator.launch.preflight import plan_job
     from orchestrator.launch.ray_train import RayLauncher
+    from orchestrator.render.forecast import short_forecast_text
     from orchestrator.render.run import plan_text
     from orchestrator.spec.load import load_job
 
@@ -34,6 +37,11 @@ def plan(options: argparse.Namespace, _started_unix_s: float) -> int:
         machine = machine_for(options, launcher, joins=address is not None)
         plan = plan_job(job, machine=machine, environment=os.environ)
     say(options, plan_text(plan))
+    if not options.no_forecast:
+        home = Home(path=home_path(options))
+        made = forecast_to_show(job, plan, home=home, alone=address is None)
+        say(options, short_forecast_text(made))
+        plan = dataclasses.replace(plan, forecast=made)
     if options.json:
         answer(options, plan.to_json())
     else:

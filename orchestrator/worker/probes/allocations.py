@@ -98,7 +98,7 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
         collective = func.namespace == "c10d"
         if collective:
             self._lets_go = self._device_type == "cpu" and self._settle_s > 0
-            self._see_operands(args, gathers="gather" in func.__name__)
+            self._see_operands(args, category=self._sent_category(func.__name__))
         self._history.operations.append(
             Operation(
                 first_change=first_change,
@@ -186,11 +186,18 @@ class AllocationTrace(TorchDispatchMode):  # type: ignore[misc]
         recomputed = self._phase == "backward" and torch.is_grad_enabled()
         return "activations" if recomputed else "temporaries"
 
-    def _see_operands(self, operands: Any, *, gathers: bool) -> None:
+    def _sent_category(self, collective: str) -> str:
+        """What the operands of a collective are for, as long as nothing surer is known."""
+        if "gather" in collective:
+            return "gathered"
+        # While it is built, an engine makes the weights equal on all ranks.
+        weights = "broadcast" in collective and self._phase == "init"
+        return "params" if weights else "buffers"
+
+    def _see_operands(self, operands: Any, *, category: str) -> None:
         for leaf in tree_leaves(operands):
             if isinstance(leaf, torch.Tensor):
                 self._see(leaf)
-                category = "gathered" if gathers else "buffers"
                 self.mark(leaf, category, certainty=BY_COLLECTIVE)
 
     def _see(self, tensor: torch.Tensor, *, resting: bool = False) -> None:

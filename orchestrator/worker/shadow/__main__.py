@@ -30,6 +30,8 @@ _IMPORTED_ONCE = (
     "orchestrator.worker.profile",
     "deepspeed.runtime.zero.stage3",
     "deepspeed.ops.adam",
+    # What a FakeTensorMode imports when it is made: a second.
+    "torch._dynamo",
 )
 
 

@@ -8,11 +8,14 @@ Source: deepspeed 0.19.8, ops/adam/, ops/lion/, ops/op_builder/, runtime/swap_te
 """
 
 import importlib
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+
+from orchestrator.worker.probes.storages import StorageKey, storage_key
 
 _BUILDERS = (
     "CPUAdamBuilder",
@@ -33,12 +36,15 @@ class FakeFiles:
 
     sizes: dict[str, int] = {}  # noqa: RUF012
     """File -> bytes; one for the whole process, as a disk is."""
+    _locked: set[StorageKey] = set()  # noqa: RUF012
+    """Page-locked memory, likewise; what goes leaves the set, since its key comes again."""
 
-    def __init__(self, *_settings: Any) -> None:
+    def __init__(self, *_settings: Any, **_named: Any) -> None:
         self._n_waiting = 0
 
     def _write(self, tensor: torch.Tensor, path: str, *_more: Any) -> int:
-        self.sizes[str(path)] = tensor.numel() * tensor.element_size()
+        n_bytes = tensor.numel() * tensor.element_size()
+        self.sizes[str(path)] = max(n_bytes, self.sizes.get(str(path), 0))
         self._n_waiting += 1
         return 0
 
@@ -72,11 +78,19 @@ class FakeFiles:
 
     def new_cpu_locked_tensor(self, n_elements: int, example: torch.Tensor) -> torch.Tensor:
         """Make a buffer of page-locked memory."""
-        return torch.empty(n_elements, dtype=example.dtype)
+        locked = torch.empty(n_elements, dtype=example.dtype)
+        key = storage_key(locked)
+        self._locked.add(key)
+        weakref.finalize(locked.untyped_storage(), self._locked.discard, key).atexit = False
+        return locked
 
     def free_cpu_locked_tensor(self, _tensor: torch.Tensor) -> bool:
         """Give one back."""
         return True
+
+    def is_pinned(self, tensor: torch.Tensor) -> bool:
+        """Whether files can be read into it and written from it."""
+        return storage_key(tensor) in self._locked
 
 
 class _Kernels:

@@ -82,7 +82,8 @@ def shadow_run(
     events = DeviceEvents()
     # In bf16 and fp16 a GPU rank casts its weights before it moves them: the copies are the GPU's.
     moves = not gloo and plan.spec.training.precision == "fp32"
-    mode = FakeTensorMode() if fake else nullcontext()
+    # A user's module may hold tensors that were made when it was imported.
+    mode = FakeTensorMode(allow_non_fake_inputs=True) if fake else nullcontext()
     try:
         with fake_tensors_allowed(moves_weights=moves, draws_weights=not fake), mode:
             trace, engine, n_params = _build(short, ignored, watches[0])
@@ -143,15 +144,17 @@ def profile_run(plan: LaunchPlan) -> ModelProfile:
     training, size = plan.spec.training, plan.batch.micro_batch_size
     samples = build_data(plan.spec.data, folder=plan.folder).train
     torch.set_num_threads(max(1, int(plan.resources.cpus_per_worker)))
-    return trace_model(
-        lambda: build_model(plan.spec.model, folder=plan.folder),
-        samples.batch(range(min(2, len(samples)))),
-        micro_batch_sizes=(size, 2 * size),
-        precision=training.precision,
-        activation_checkpointing=training.activation_checkpointing,
-        loss=training.loss,
-        scratch=plan.resources.device == "cpu",
-    )
+    batch = samples.batch(range(min(2, len(samples))))
+    with fake_tensors_allowed():
+        return trace_model(
+            lambda: build_model(plan.spec.model, folder=plan.folder),
+            batch,
+            micro_batch_sizes=(size, 2 * size),
+            precision=training.precision,
+            activation_checkpointing=training.activation_checkpointing,
+            loss=training.loss,
+            scratch=plan.resources.device == "cpu",
+        )
 
 
 def _device_memory(events: DeviceEvents, settings: AllocatorSettings) -> DeviceMemory:

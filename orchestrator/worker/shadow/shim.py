@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.utils._mode_utils import no_dispatch
 
 from orchestrator.worker import objective
 from orchestrator.worker.shadow.kernels import compiled_kernels
@@ -28,6 +29,17 @@ _ASKING_MODULES = (
     "deepspeed.runtime.zero.partition_parameters",
     "deepspeed.runtime.zero.partitioned_param_coordinator",
 )
+# Whose modules may read values: none of what they do with them changes what is held. A layer that
+# a user takes from `deepspeed.moe` is not among them: it routes by values.
+_ENGINES = (
+    "deepspeed.runtime.",
+    "deepspeed.ops.",
+    "torch.optim.",
+    "torch.nn.init",
+    "torch.nn.utils.clip_grad",
+    "orchestrator.worker.",
+)
+_FEW_VALUES = 1000
 # Weights have no values, so nothing need be drawn for them (torch/nn/init.py).
 _INITIALISERS = (
     "uniform_",
@@ -55,6 +67,7 @@ def fake_tensors_allowed(
     """
     with ExitStack() as undo:
         _values(undo)
+        replaced(undo, torch, "linspace", _with_values(torch.linspace))
         _casts(undo, moves_weights=moves_weights)
         _peers(undo)
         for name in () if draws_weights else _INITIALISERS:
@@ -98,16 +111,30 @@ def replaced(undo: ExitStack, owner: Any, name: str, value: Any) -> None:
 
 
 def _values(undo: ExitStack) -> None:
-    """Give a fake tensor an address and a value where DeepSpeed reads one.
+    """Give a fake tensor an address, and a value where DeepSpeed or torch's optimizers read one.
 
-    0 says that no gradient overflowed; 1.0 is a step count or a norm that nothing is scaled by.
+    0 says that no gradient overflowed; 1.0 is a step count or a norm that nothing is scaled by. A
+    user's model that reads values is still refused by torch, for what it does depends on them.
     """
     replaced(undo, FakeTensor, "data_ptr", lambda _tensor: 0)
-    replaced(undo, FakeTensor, "item", _value)
-    replaced(undo, FakeTensor, "__bool__", lambda tensor: bool(_value(tensor)))
-    replaced(undo, FakeTensor, "__float__", lambda tensor: float(_value(tensor)))
-    replaced(undo, FakeTensor, "__int__", lambda tensor: int(_value(tensor)))
-    replaced(undo, FakeTensor, "tolist", _values_of)
+    for name, value in (
+        ("item", _value),
+        ("__bool__", lambda tensor: bool(_value(tensor))),
+        ("__float__", lambda tensor: float(_value(tensor))),
+        ("__int__", lambda tensor: int(_value(tensor))),
+        ("tolist", _values_of),
+    ):
+        replaced(undo, FakeTensor, name, _for_engines(value, otherwise=getattr(FakeTensor, name)))
+
+
+def _for_engines(
+    value: Callable[[torch.Tensor], Any], *, otherwise: Callable[[torch.Tensor], Any]
+) -> Callable[[torch.Tensor], Any]:
+    def read(tensor: torch.Tensor) -> Any:
+        asking = str(sys._getframe(1).f_globals.get("__name__"))
+        return value(tensor) if asking.startswith(_ENGINES) else otherwise(tensor)
+
+    return read
 
 
 def _value(tensor: torch.Tensor) -> float | int | bool:
@@ -118,6 +145,21 @@ def _value(tensor: torch.Tensor) -> float | int | bool:
 
 def _values_of(tensor: torch.Tensor) -> Any:
     return [_value(tensor)] * tensor.numel() if tensor.dim() else _value(tensor)
+
+
+def _with_values(make: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Let a few values be known: a list of drop rates is made and read while a model is built."""
+
+    def made(*arguments: Any, **settings: Any) -> torch.Tensor:
+        result = make(*arguments, **settings)
+        if isinstance(result, FakeTensor) and result.numel() <= _FEW_VALUES:
+            with no_dispatch():
+                result.constant = make(*arguments, **settings)
+            # It is forgotten when it is written to.
+            result.fake_mode.fake_tensor_converter.add_constant_storage_mapping(result)
+        return result
+
+    return made
 
 
 def _casts(undo: ExitStack, *, moves_weights: bool) -> None:
