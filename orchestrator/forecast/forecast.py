@@ -47,6 +47,7 @@ class Change:
     """Tensors on the device, at the fullest moment."""
     needed_bytes: int
     """Upper end of what the device must have."""
+    method: Method
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

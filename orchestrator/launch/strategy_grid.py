@@ -26,6 +26,8 @@ TRY_S = 60.0
 """How long remedies are shadow-run until one fits; a round that has begun is finished."""
 ROOM_RATIO = 0.85
 """Share of a budget up to which a remedy by the closed form is likely to hold."""
+SURE_RATIO = 0.7
+"""Share up to which it is told though it was not tried."""
 
 
 def remedy(
@@ -54,7 +56,7 @@ def remedy(
     if forecast.method == "closed_form":
         return _change(waiting[0], waiting[0].forecast) if waiting else None
     # The closed form knows nothing of fragmentation: those with room for it come first.
-    waiting.sort(key=lambda row: not _has_room(row.forecast))
+    waiting.sort(key=lambda row: not _has_room(row.forecast, ratio=ROOM_RATIO))
     until_s = clock() + TRY_S
     while waiting and clock() < until_s:
         now, waiting = waiting[:AT_ONCE], waiting[AT_ONCE:]
@@ -64,16 +66,18 @@ def remedy(
                 made = forecaster.from_shadow(row.plan, shadow, profile=row.profile)
                 if made.verdict is Verdict.FITS:
                     return _change(row, made)
-    return None
+    # There was no time for these; they are told as what they are.
+    untried = next((row for row in waiting if _has_room(row.forecast, ratio=SURE_RATIO)), None)
+    return None if untried is None else _change(untried, untried.forecast)
 
 
 def _size_of_change(row: "GridRow") -> tuple[int, float]:
     return row.candidate.n_changes, row.candidate.price
 
 
-def _has_room(forecast: Forecast) -> bool:
+def _has_room(forecast: Forecast, *, ratio: float) -> bool:
     budget = forecast.budget
-    return budget is None or forecast.needed.high <= ROOM_RATIO * budget.n_bytes
+    return budget is None or forecast.needed.high <= ratio * budget.n_bytes
 
 
 def _change(row: "GridRow", forecast: Forecast) -> Change:
@@ -82,6 +86,7 @@ def _change(row: "GridRow", forecast: Forecast) -> Change:
         strategy=row.name,
         peak_bytes=forecast.peak_bytes,
         needed_bytes=forecast.needed.high,
+        method=forecast.method,
     )
 
 

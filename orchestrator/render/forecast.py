@@ -178,7 +178,8 @@ def _remedy(forecast: Forecast) -> str | None:
     if change is None:
         return None
     settings = " ".join(f"--set {one}" for one in change.overrides)
-    return f"{settings} ({change.strategy}: {as_bytes(change.needed_bytes)})"
+    tried = "" if change.method == "shadow" else ", by the closed form alone"
+    return f"{settings} ({change.strategy}: {as_bytes(change.needed_bytes)}{tried})"
 
 
 def _ranks(n_ranks: int) -> str:

@@ -80,7 +80,8 @@ def trace_model(
     try:
         with torch.random.fork_rng(devices=[]):
             n_flops = _flops(build, batch, n_samples=sizes[0], loss=loss)
-            with FakeTensorMode():
+            # A user's module may hold tensors that were made when it was imported.
+            with FakeTensorMode(allow_non_fake_inputs=True):
                 building = LiveBytes()
                 with building:
                     model = build().train()
@@ -196,7 +197,7 @@ def _samples(batch: Batch, *, n_samples: int) -> Batch:
 
 def _flops(build: Callable[[], torch.nn.Module], batch: Batch, *, n_samples: int, loss: str) -> int:
     # Attention counts as its two products, whichever kernel the device takes.
-    with FakeTensorMode(), sdpa_kernel(SDPBackend.MATH):
+    with FakeTensorMode(allow_non_fake_inputs=True), sdpa_kernel(SDPBackend.MATH):
         model = build().train()
         inputs = _samples(batch, n_samples=n_samples)
         with FlopCounterMode(display=False) as counter:

@@ -23,7 +23,13 @@ def test_the_json_form_is_plain_json_with_everything_that_is_known():
         device_memory=DEVICE_MEMORY,
         overhead=OVERHEAD,
         cross_check=CrossCheck(phase_peak_bytes={"init": 1}, difference_ratio=-0.5),
-        remedy=Change(overrides=("zero.stage=3",), strategy="zero3", peak_bytes=1, needed_bytes=2),
+        remedy=Change(
+            overrides=("zero.stage=3",),
+            strategy="zero3",
+            peak_bytes=1,
+            needed_bytes=2,
+            method="shadow",
+        ),
         nvme_bytes=5,
         notes=("a note",),
     )

@@ -41,6 +41,7 @@ def run(job):
         ran = Command(
             *(verb, "--json", *arguments),
             home=job.parent / home,
+            forecast=True,
             XDG_CACHE_HOME=str(job.parent / "cache"),
         )
         commands.append(ran)

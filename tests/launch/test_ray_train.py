@@ -34,6 +34,8 @@ WORDS = re.compile(
     r"$|Plan of |  [a-z]|Starting the ranks|Rank 0 of 2 is ready|step +\d|Evaluation after step "
     r"|rank  node|   [01]  |Look at it with: make ui|then open http|stopping; this takes"
     r"|interrupted; the run was stopped|fullest: rank|slowest: rank|What filled each rank"
+    r"|Forecast \(|phase  |init  |forward  |backward  |step  |peak  |at [a-z]+  |params  "
+    r"|gradients  |optimizer  |activations  |buffers  |temporaries  |unattributed  |step: forecast "
     r"|rank  peak|  Memory per rank  |  Throughput  |  Where a step goes  |  +peak: measured"
 )
 SLOW = "model.config={step_s: 0.03}"
@@ -55,7 +57,9 @@ def steps_told(command, *, rank):
 def well(tmp_path_factory):
     folder = tmp_path_factory.mktemp("well")
     (folder / "job.yaml").write_text(WELL_JOB)
-    command = Command("launch", folder / "job.yaml", "--json", home=folder / "home").wait()
+    command = Command(
+        "launch", folder / "job.yaml", "--json", home=folder / "home", forecast=True
+    ).wait()
     yield command
     command.close()
 

@@ -24,6 +24,7 @@ from tests import small_jobs
 from tests.forecast.made_up import DEVICE_MEMORY, OVERHEAD, held, held_mib, make_forecast
 
 REMEDY = Change(
+    method="shadow",
     overrides=("zero.stage=3", "zero.offload_optimizer=cpu"),
     strategy="zero3-optim-cpu",
     peak_bytes=300 * MIB,
