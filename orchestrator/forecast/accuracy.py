@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.forecast.receipts import Receipt
+from orchestrator.measure.columns import aligned_text
 
 DEFAULT_BY = ("stage", "offload", "device")
 GROUPINGS = (
@@ -116,23 +117,6 @@ def accuracy_markdown(rows: Sequence[AccuracyRow]) -> str:
     )
     rule = "|".join("---" if is_words else "---:" for is_words in _words(rows))
     return "\n".join([head, f"|{rule}|", *lines])
-
-
-def aligned_text(lines: Sequence[Sequence[str]], *, words: Sequence[bool]) -> str:
-    """Lay out cells in columns two spaces apart.
-
-    Args:
-        lines: cells, as many in each line.
-        words: of each column whether it is aligned left; numbers are aligned right.
-    """
-    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if is_words else cell.rjust(width)
-            for cell, width, is_words in zip(line, widths, words, strict=True)
-        ).rstrip()
-        for line in lines
-    )
 
 
 def as_percent(ratio: float | None) -> str:

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from orchestrator.forecast.accuracy import aligned_text, as_percent
+from orchestrator.forecast.accuracy import as_percent
 from orchestrator.forecast.receipts import CategoryError, Receipt, error_ratio
+from orchestrator.measure.columns import aligned_text
 from orchestrator.measure.ledger import UNATTRIBUTED
 from orchestrator.measure.metric_def import in_mib
 from orchestrator.measure.sample import PHASES

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from statistics import median
 
+from orchestrator.measure.columns import aligned_text
 from orchestrator.measure.ledger import CATEGORIES, UNATTRIBUTED
 from orchestrator.measure.metric_def import in_mib
 from orchestrator.measure.run_record import RankRow, StepTimes
@@ -113,7 +114,7 @@ def _laid_out(columns: Sequence[_Column], ranks: Sequence[RankRow]) -> str:
         ["rank", *(column.title for column in columns)],
         *([str(row.rank), *(c.cell(c.value(row)) for c in columns)] for row in ranks),
     ]
-    return _aligned(lines, [False, *(_is_words(column, ranks) for column in columns)])
+    return aligned_text(lines, words=[False, *(_is_words(column, ranks) for column in columns)])
 
 
 def rank_csv(ranks: Sequence[RankRow]) -> str:
@@ -173,17 +174,6 @@ def _is_words(column: _Column, ranks: Sequence[RankRow]) -> bool:
     return any(isinstance(column.value(row), str) for row in ranks)
 
 
-def _aligned(lines: Sequence[Sequence[str]], words: Sequence[bool]) -> str:
-    widths = [max(len(cell) for cell in cells) for cells in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if is_words else cell.rjust(width)
-            for cell, width, is_words in zip(line, widths, words, strict=True)
-        ).rstrip()
-        for line in lines
-    )
-
-
 def _spread(columns: Sequence[_Column], ranks: Sequence[RankRow]) -> str:
     numeric = [column for column in columns if not _is_words(column, ranks)]
     lines = [[f"{len(ranks)} ranks", *(column.title for column in numeric)]]
@@ -192,7 +182,7 @@ def _spread(columns: Sequence[_Column], ranks: Sequence[RankRow]) -> str:
         for column in numeric:
             known = [v for row in ranks if isinstance(v := column.value(row), int | float)]
             lines[-1].append(column.cell(pick(known)))
-    return _aligned(lines, [True, *(False for _ in numeric)])
+    return aligned_text(lines, words=[True, *(False for _ in numeric)])
 
 
 def _extremes(ranks: Sequence[RankRow]) -> list[str]:

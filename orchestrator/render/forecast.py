@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from orchestrator.forecast.accuracy import aligned_text
 from orchestrator.forecast.by_count import StageRow
 from orchestrator.forecast.forecast import Forecast
 from orchestrator.forecast.terms import Term
 from orchestrator.launch.strategy_grid import GridRow
+from orchestrator.measure.columns import aligned_text
 from orchestrator.measure.device_table import DevicePeak
 from orchestrator.measure.ledger import CATEGORIES, Ledger
 from orchestrator.units import MIB, as_bytes, as_duration
