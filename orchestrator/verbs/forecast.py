@@ -147,7 +147,8 @@ def _grid(
     rows = in_order(rows)
     say(options, grid_text(rows))
     n_fitting = sum(row.forecast.verdict == "FITS" for row in rows)
-    say(options, f"\n{n_fitting} of {len(rows)} strategies fit; fastest first by an estimate, bytes of rank 0")
+    order = "fastest first by an estimate, bytes of rank 0"
+    say(options, f"\n{n_fitting} of {len(rows)} strategies fit; {order}")
     seconds = time.perf_counter() - began_s
     answer(options, {"rows": [row.to_json() for row in rows], "seconds": seconds})
     return ExitCode.DONE
