@@ -159,7 +159,7 @@ def lion_losses(made):
                 mean.lerp_(gradient, 1 - beta_2)
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [1, 3])
 def test_an_offloaded_lion_is_that_of_its_paper_and_learns(losses, plan, stage):
     settings = {"name": "lion", "lr": 1e-3, "betas": [0.9, 0.99], "weight_decay": 0.1}
     zero = {"stage": stage, "offload_optimizer": "cpu"}
