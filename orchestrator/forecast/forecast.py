@@ -114,6 +114,12 @@ class Forecast:
         return self.phase_peak_bytes[self.peak_phase]
 
     @property
+    def asks_for_a_change(self) -> bool:
+        """Whether it may not fit for what is known, and not only for what is not."""
+        tight = self.verdict is Verdict.TIGHT and self.activations_known
+        return tight or self.verdict is Verdict.TOO_BIG
+
+    @property
     def host_bytes(self) -> int:
         """Tensors that the strategy keeps on the host."""
         return sum(self.host_ledger.values())

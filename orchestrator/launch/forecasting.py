@@ -208,7 +208,7 @@ def _tested_precision(plan: LaunchPlan) -> str:
 
 def _why_not(shadows: Sequence[object], broken: str | None) -> str | None:
     failed = next((shadow for shadow in shadows if isinstance(shadow, str)), None)
-    if broken is not None:
+    if failed is None and broken is not None:
         return f"fake tensors cannot be trusted with the installed versions: {broken}"
     return failed
 

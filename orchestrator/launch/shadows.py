@@ -95,9 +95,16 @@ class Shadows:
                     raise
                 out, err = process.communicate()
                 err += f"\nit took over {TIMEOUT_S:.0f} s".encode()
-        told = dict(json.loads(line) for line in out.splitlines())
+        if process.returncode:
+            # It was killed; what it had started does not end by itself.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        told = dict(_whole_lines(out))
         last = (err.decode(errors="replace").strip().splitlines() or [""])[-1][:200]
-        none: dict[str, Any] = {"problem": f"it gave no answer: {last}"}
+        problem = f"it gave no answer: {last}"
+        if process.returncode < 0:
+            problem = f"its process was killed ({signal.strsignal(-process.returncode)})"
+        none: dict[str, Any] = {"problem": problem}
         return [told.get(number, none) for number in range(len(requests))]
 
     def _key(self, request: Request) -> str:
@@ -124,6 +131,14 @@ class Shadows:
             beside = path.with_suffix(f".{os.getpid()}.tmp")
             beside.write_text(json.dumps(answer), encoding="utf-8")
             beside.replace(path)
+
+
+def _whole_lines(out: bytes) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The answers that were written to their end."""
+    for line in out.splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            number, answer = json.loads(line)
+            yield number, answer
 
 
 def self_test(*, stage: int, precision: str) -> tuple[SelfTestRequest, SelfTestRequest]:

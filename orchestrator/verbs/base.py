@@ -60,7 +60,7 @@ def forecast_to_show(
 
     forecaster = forecast_here(home, environment=os.environ, alone=alone)
     made = forecaster.forecast(plan)
-    if made.verdict == "FITS":
+    if not made.asks_for_a_change:
         return made
     change = remedy(job, plan, made, forecaster=forecaster, cpu_adam=has_compiler(os.environ))
     return dataclasses.replace(made, remedy=change)

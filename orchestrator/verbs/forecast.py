@@ -97,7 +97,7 @@ def _of_job(options: argparse.Namespace) -> int:
         made = forecaster.closed_form(plan, profile=known, rank=rank, why=why, notes=notes)
     else:
         made = forecaster.forecast(plan, rank=options.rank, notes=notes)
-    if made.verdict != "FITS":
+    if made.asks_for_a_change:
         change = remedy(job, plan, made, forecaster=forecaster, cpu_adam=cpu_adam)
         made = dataclasses.replace(made, remedy=change)
     say(options, forecast_text(made, name=plan.spec.name))

@@ -1,5 +1,7 @@
 import json
 
+import pytest
+
 from orchestrator.forecast.forecast import Budget, Change, CrossCheck
 from orchestrator.forecast.verdict import Verdict
 from orchestrator.measure.ledger import CATEGORIES
@@ -93,3 +95,19 @@ def test_host_and_wire_are_the_sums_of_their_parts():
 
 def test_a_rank_alone_sends_nothing_and_that_is_known():
     assert make_forecast(wire=()).to_json()["wire_bytes_per_step"] == 0
+
+
+@pytest.mark.parametrize(
+    ("verdict", "activations_known", "asks"),
+    [
+        ("FITS", True, False),
+        ("TIGHT", True, True),
+        ("TIGHT", False, False),
+        ("TOO_BIG", False, True),
+    ],
+)
+def test_a_change_is_asked_for_by_what_is_known_not_by_what_is_unknown(
+    verdict, activations_known, asks
+):
+    made = make_forecast(verdict=Verdict(verdict), activations_known=activations_known)
+    assert made.asks_for_a_change is asks
