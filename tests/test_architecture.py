@@ -15,7 +15,9 @@ FLOORS = [
     {"errors", "units"},
     {"spec", "measure"},
     {"forecast"},
-    {"plan", "draw"},
+    {"plan"},
+    {"compare"},
+    {"draw"},
     {"models", "data"},
     {"worker", "track"},
     {"launch"},
@@ -32,6 +34,7 @@ HEAVY = {
     "ray": {"launch"},
     "mlflow": {"track"},
     "matplotlib": {"draw"},
+    "scipy": {"compare"},
     "pynvml": {"worker"},
     "psutil": {"worker", "launch"},
 }

@@ -102,6 +102,10 @@ class Circumstances:
     """Steps left out of throughput because something was traced in them."""
     peak_flops_source: str | None
     """What MFU is a share of."""
+    batch_norm: bool | None = None
+    """The model normalises over its micro-batch, so that its loss depends on that one's size."""
+    draws_random: bool | None = None
+    """Its forward draws random numbers, as dropout does; each rank has a stream of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -194,6 +194,10 @@ class RankSpeed:
     peak_flops_per_s: float | None
     peak_source: str | None
     """Where that number is from: a data sheet, or measured on this machine."""
+    batch_norm: bool | None
+    """The model has layers that normalise over the micro-batch."""
+    draws_random: bool | None
+    """Its forward drew random numbers, as dropout does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,7 @@ class RunTally:
         self._n_kept = 0
         self._ranks: dict[int, RankTally] = {}
         self._world_size: int | None = None
-        self._peak_source: str | None = None
+        self._speed: RankSpeed | None = None
         self._evals: dict[int, EvalResult] = {}
         self._message: str | None = None
 
@@ -66,7 +66,7 @@ class RunTally:
             case MemoryTimeline():
                 self._rank(record.rank).timeline = record
             case RankSpeed():
-                self._peak_source = self._peak_source or record.peak_source
+                self._speed = self._speed or record
             case EvalResult():
                 self._evals[record.step] = record
             case RankFailure():
@@ -137,7 +137,9 @@ class RunTally:
                 n_measured_steps=len(measured),
                 warmup_dropped=warmup_dropped,
                 probe_steps_dropped=probes_dropped,
-                peak_flops_source=self._peak_source,
+                peak_flops_source=self._speed.peak_source if self._speed else None,
+                batch_norm=self._speed.batch_norm if self._speed else None,
+                draws_random=self._speed.draws_random if self._speed else None,
             ),
         )
 

@@ -28,6 +28,7 @@ from orchestrator.worker.probes.memory_probe import MemoryProbe
 from orchestrator.worker.probes.process_memory import container_peak_bytes, resident_peak_bytes
 from orchestrator.worker.probes.replay import Moment
 from orchestrator.worker.probes.resident_probe import ResidentProbe
+from orchestrator.worker.probes.speed import random_state
 from orchestrator.worker.probes.storages import StorageKey
 
 _MEMORY_PHASE = {
@@ -90,7 +91,7 @@ class Meter:
         *,
         total_steps: int,
         ignored: Set[StorageKey],
-        find_speed: Callable[[Batch], RankSpeed],
+        find_speed: Callable[[Batch, bool | None], RankSpeed],
         gpu: Gpu | None = None,
     ) -> None:
         """Measure an engine.
@@ -99,7 +100,8 @@ class Meter:
             engine: whose steps.
             total_steps: how many there will be.
             ignored: storages that do not belong to the device, such as the data's.
-            find_speed: says what a micro-batch computes and the device could do.
+            find_speed: says what a micro-batch computes and the device could do; also told
+                whether a forward drew random numbers.
             gpu: the rank's GPU as its driver sees it.
         """
         self.speed: RankSpeed | None = None
@@ -120,6 +122,8 @@ class Meter:
         self._reserved_peak_bytes = 0
         self._end_s = time.perf_counter()
         self._step_s = self._logging_s = 0.0
+        self._random_state: torch.Tensor | None = None
+        self._draws_random: bool | None = None
 
     def begin(self, step: int) -> AbstractContextManager[object]:
         """Start a step; what it returns must be held while the step runs."""
@@ -149,6 +153,8 @@ class Meter:
     def enter(self, part: str) -> None:
         """A new part of the step begins: data, forward, backward or optimizer."""
         self._mark(part)
+        if self._draws_random is None:
+            self._watch_random_draws(part)
         for probe in (self._memory, self._resident):
             if probe is not None:
                 probe.enter(_MEMORY_PHASE[part])
@@ -210,13 +216,22 @@ class Meter:
         Args:
             batch: one micro-batch, on the CPU.
         """
-        self.speed = self._find_speed(batch)
+        self.speed = self._find_speed(batch, self._draws_random)
         self.resume()
         return self.speed
 
     def resume(self) -> None:
         """Count the next step from here: what lay between belongs to no step."""
         self._end_s = time.perf_counter()
+
+    def _watch_random_draws(self, part: str) -> None:
+        """See whether the very first forward draws random numbers."""
+        if part == "forward":
+            self._random_state = random_state(self._engine.device)
+        elif part == "backward" and self._random_state is not None:
+            now = random_state(self._engine.device)
+            self._draws_random = not torch.equal(self._random_state, now)
+            self._random_state = None
 
     def _gpu_state(self) -> GpuState | None:
         if self._gpu is None:

@@ -117,7 +117,14 @@ def run_rank(
             engine,
             total_steps=total_steps,
             ignored=ignored,
-            find_speed=partial(find_speed, plan, device=device, rank=place.rank),
+            find_speed=lambda batch, draws_random: find_speed(
+                plan,
+                batch,
+                model=engine.module,
+                draws_random=draws_random,
+                device=device,
+                rank=place.rank,
+            ),
             gpu=_gpu(device),
         )
         evaluation = partial(

@@ -64,9 +64,15 @@ def train_in_pairs(plan, place, *, put, n_pairs):
     n_steps = N_WARMUP + 2 * n_pairs
     # Its probes are the first steps, which are left out here.
     unknown = RankSpeed(
-        rank=0, time_unix_s=0.0, model_flops=None, peak_flops_per_s=None, peak_source=None
+        rank=0,
+        time_unix_s=0.0,
+        model_flops=None,
+        peak_flops_per_s=None,
+        peak_source=None,
+        batch_norm=None,
+        draws_random=None,
     )
-    meter = Meter(engine, total_steps=10**9, ignored=set(), find_speed=lambda _batch: unknown)
+    meter = Meter(engine, total_steps=10**9, ignored=set(), find_speed=lambda *_: unknown)
     spent_s = 0.0
 
     def timed(function, *arguments):

@@ -24,7 +24,15 @@ TIMELINE = MemoryTimeline(
     rank=1, step=2, time_unix_s=1.5, at_s=[0.0, 0.25], phase=["forward", "step"],
     ledger={"params": [1, 2], "gradients": [0, 3]},
 )  # fmt: skip
-SPEED = RankSpeed(rank=1, time_unix_s=1.5, model_flops=2e9, peak_flops_per_s=None, peak_source=None)
+SPEED = RankSpeed(
+    rank=1,
+    time_unix_s=1.5,
+    model_flops=2e9,
+    peak_flops_per_s=None,
+    peak_source=None,
+    batch_norm=True,
+    draws_random=None,
+)
 
 
 @pytest.fixture

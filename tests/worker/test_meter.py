@@ -1,4 +1,5 @@
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,13 @@ from orchestrator.worker.meter import Meter, probe_steps
 from orchestrator.worker.torch_engine import TorchEngine
 
 SPEED = RankSpeed(
-    rank=0, time_unix_s=1.0, model_flops=1e9, peak_flops_per_s=2e9, peak_source="a guess"
+    rank=0,
+    time_unix_s=1.0,
+    model_flops=1e9,
+    peak_flops_per_s=2e9,
+    peak_source="a guess",
+    batch_norm=False,
+    draws_random=None,
 )
 
 
@@ -21,7 +28,10 @@ def meter_for(plan):
 
     def make(total_steps):
         return Meter(
-            engine, total_steps=total_steps, ignored=set(), find_speed=lambda _batch: SPEED
+            engine,
+            total_steps=total_steps,
+            ignored=set(),
+            find_speed=lambda _batch, draws_random: replace(SPEED, draws_random=draws_random),
         )
 
     return make
@@ -155,3 +165,18 @@ def test_speed_is_asked_for_once_after_the_last_probe_and_takes_no_step_s_time(m
     time.sleep(0.05)
     assert meter.find_speed({}) == meter.speed == SPEED
     assert timed(meter, 6).step_s < 0.05
+
+
+@pytest.mark.parametrize(("draw", "expected"), [(torch.rand, True), (torch.zeros, False)])
+def test_a_forward_that_draws_random_numbers_is_noticed(meter_for, draw, expected):
+    meter = meter_for(1)
+    with meter.begin(1):
+        meter.enter("data")
+        torch.rand(3)  # such as a dataset that augments: not the model's
+        meter.enter("forward")
+        draw(3)
+        meter.enter("backward")
+        meter.enter("optimizer")
+        meter.end()
+    meter.leave()
+    assert meter.find_speed({}).draws_random is expected

@@ -1,8 +1,12 @@
-"""What a rank computes in a step and what its device could: the two numbers behind MFU."""
+"""What a rank computes in a step and what its device could: the two numbers behind MFU.
+
+And what makes a loss depend on how a batch is cut: batch normalisation, random draws.
+"""
 
 import time
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from orchestrator.measure.sample import RankSpeed
 from orchestrator.plan.launch_plan import LaunchPlan
@@ -12,12 +16,22 @@ from orchestrator.worker.probes.flops import GEMM_SIZE, count_flops, measured_ge
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def find_speed(plan: LaunchPlan, batch: Batch, *, device: torch.device, rank: int) -> RankSpeed:
+def find_speed(
+    plan: LaunchPlan,
+    batch: Batch,
+    *,
+    model: torch.nn.Module,
+    draws_random: bool | None,
+    device: torch.device,
+    rank: int,
+) -> RankSpeed:
     """Count a step's operations, and find out what the device could do at most.
 
     Args:
         plan: what runs.
         batch: one micro-batch, on the CPU.
+        model: what is trained.
+        draws_random: whether its forward drew random numbers.
         device: the rank's.
         rank: who asks.
     """
@@ -30,7 +44,17 @@ def find_speed(plan: LaunchPlan, batch: Batch, *, device: torch.device, rank: in
         model_flops=None if flops is None else float(flops * n_micro_batches),
         peak_flops_per_s=peak,
         peak_source=source,
+        batch_norm=any(isinstance(module, _BatchNorm) for module in model.modules()),
+        draws_random=draws_random,
     )
+
+
+def random_state(device: torch.device) -> torch.Tensor:
+    """Where the generators stand that a forward on this device draws from."""
+    state = torch.get_rng_state()
+    if device.type == "cuda":
+        state = torch.cat([state, torch.cuda.get_rng_state(device)])
+    return state
 
 
 def _peak(device: torch.device, *, precision: str) -> tuple[float | None, str | None]:

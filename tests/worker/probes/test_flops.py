@@ -123,10 +123,18 @@ def test_a_rank_s_speed_is_of_all_its_micro_batches_and_says_where_the_peak_is_f
     }
     made = plan(**sections, training={"global_batch_size": 24, "micro_batch_size": 4})
     batch = build_data(made.spec.data, folder=Path(made.folder)).train.batch(range(4))
-    speed = find_speed(made, batch, device=torch.device("cpu"), rank=1)
+    speed = find_speed(
+        made,
+        batch,
+        model=torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2)),
+        draws_random=None,
+        device=torch.device("cpu"),
+        rank=1,
+    )
     one = count_flops(made.spec.model, batch, folder=made.folder)
     assert one is not None
     assert speed.model_flops == 3 * one
     assert speed.rank == 1
+    assert speed.batch_norm is True
     assert speed.peak_source is not None
     assert speed.peak_source.startswith("measured: fp32 product")
