@@ -1,10 +1,11 @@
 """The seam between a plan and whatever runs its ranks. Touches nothing outside."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from orchestrator.plan.extent import WHOLE, Extent
 from orchestrator.plan.launch_plan import LaunchPlan
 
 
@@ -21,19 +22,37 @@ class Launch:
     """Environment variables of every rank, beside those it inherits."""
     collective_timeout_s: float = 300.0
     """Longest that a rank waits for the others."""
+    extent: Extent = WHOLE
+    """How much of the plan."""
 
 
 class Launcher(Protocol):
-    """Runs a plan to its end."""
+    """Runs plans to their end."""
 
-    def run(self, launch: Launch) -> None:
-        """Start the ranks and wait until all are done.
+    def run(self, launches: Sequence[Launch]) -> None:
+        """Start the ranks, let them run one plan after another, and wait until all are done.
+
+        Args:
+            launches: at least one; all of them of one `group_key`.
 
         Raises:
-            RunError: a rank failed, died or diverged, or no rank could start.
+            RunError: a rank failed, died or diverged, or no rank could start; it speaks of the
+                first launch that the ranks did not finish.
             KeyboardInterrupt: the user stopped it; nothing of it is left running.
         """
         ...
+
+
+def group_key(plan: LaunchPlan) -> tuple[object, ...]:
+    """What plans must share for one group of ranks to run them one after another."""
+    resources = plan.resources
+    return (
+        resources.workers,
+        resources.device,
+        resources.cpus_per_worker,
+        resources.gpus_per_worker,
+        plan.spec.measure.exact_rss,
+    )
 
 
 def rank_environment(plan: LaunchPlan, *, extensions: Path) -> dict[str, str]:

@@ -4,30 +4,36 @@ import os
 import socket
 import time
 import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from orchestrator.launch.base import Launch
 from orchestrator.launch.failure import RankError, RunError, judge
 from orchestrator.measure.sample import RankSample, Record
 from orchestrator.track.spool import SpoolWriter
 
+if TYPE_CHECKING:
+    from orchestrator.worker.rank import Rank
+
 
 class InProcessLauncher:
-    """Runs a plan of one worker without starting anything."""
+    """Runs plans of one worker without starting anything."""
 
-    def run(self, launch: Launch) -> None:
+    def run(self, launches: Sequence[Launch]) -> None:
         """Train in this process.
 
         Raises:
             RunError: training failed.
-            ValueError: the plan has more than one worker.
+            ValueError: a plan has more than one worker.
         """
-        if launch.plan.resources.workers != 1:
-            raise ValueError(f"one process cannot be {launch.plan.resources.workers} workers")
+        first = launches[0]
+        if first.plan.resources.workers != 1:
+            raise ValueError(f"one process cannot be {first.plan.resources.workers} workers")
         entered = time.time()
-        os.environ.update(launch.rank_environment)
-        from orchestrator.worker.rank import Place, run_rank, this_node
+        os.environ.update(first.rank_environment)
+        from orchestrator.worker.place import Place, this_node
+        from orchestrator.worker.rank import Rank
 
-        last_steps: dict[int, int] = {}
         place = Place(
             rank=0,
             world_size=1,
@@ -37,23 +43,33 @@ class InProcessLauncher:
             master_port=_free_port(),
             entered_unix_s=entered,
         )
-        with SpoolWriter(launch.spool_path) as spool:
+        last_steps: dict[int, int] = {}
+        try:
+            with Rank(first.plan, place, timeout_s=first.collective_timeout_s) as rank:
+                for number, launch in enumerate(launches):
+                    last_steps.clear()
+                    if number:
+                        rank.clear()
+                    _train(rank, launch, last_steps=last_steps)
+        except Exception as err:
+            error = RankError(
+                rank=0,
+                kind=type(err).__name__,
+                message=str(err),
+                traceback=traceback.format_exc(),
+            )
+            raise RunError(judge({0: error}, last_steps=last_steps)) from err
 
-            def put(record: Record) -> None:
-                if isinstance(record, RankSample):
-                    last_steps[0] = record.step
-                spool.append(record)
 
-            try:
-                run_rank(launch.plan, place, put=put, timeout_s=launch.collective_timeout_s)
-            except Exception as err:
-                error = RankError(
-                    rank=0,
-                    kind=type(err).__name__,
-                    message=str(err),
-                    traceback=traceback.format_exc(),
-                )
-                raise RunError(judge({0: error}, last_steps=last_steps)) from err
+def _train(rank: "Rank", launch: Launch, *, last_steps: dict[int, int]) -> None:
+    with SpoolWriter(launch.spool_path) as spool:
+
+        def put(record: Record) -> None:
+            if isinstance(record, RankSample):
+                last_steps[0] = record.step
+            spool.append(record)
+
+        rank.train(launch.plan, put=put, extent=launch.extent)
 
 
 def _free_port() -> int:

@@ -44,8 +44,20 @@ class LocalScaling(FixedScalingPolicy):  # type: ignore[misc]
         return
 
 
+class ClusterTrainer(DataParallelTrainer):  # type: ignore[misc]
+    """The stock trainer, whose controller can be reached while `fit` waits for it."""
+
+    controller: Any = None
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        self.controller = controller
+        super()._register_sigint_handler(controller)
+
+
 class LocalTrainer(DataParallelTrainer):  # type: ignore[misc]
     """`DataParallelTrainer` for a local run; Ctrl-C raises KeyboardInterrupt from `fit`."""
+
+    controller: Any = None
 
     def _create_default_callbacks(self) -> list[Any]:
         callbacks = super()._create_default_callbacks()
@@ -53,6 +65,6 @@ class LocalTrainer(DataParallelTrainer):  # type: ignore[misc]
 
     def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         arguments["scaling_policy"] = LocalScaling(self.scaling_config)
-        controller = ray.remote(num_cpus=0)(LocalController).remote(**arguments)
-        ray.get(controller.run.remote())
-        return ray.get(controller.get_result.remote())
+        self.controller = ray.remote(num_cpus=0)(LocalController).remote(**arguments)
+        ray.get(self.controller.run.remote())
+        return ray.get(self.controller.get_result.remote())

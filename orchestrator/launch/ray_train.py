@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from orchestrator.errors import InfeasibleError, UsageError
@@ -13,7 +13,7 @@ from orchestrator.launch.cluster_address import AUTO, check_answers
 from orchestrator.launch.failure import Failure, RunError
 from orchestrator.launch.local_ray import LocalRay, RayStartError, apply_environment
 from orchestrator.launch.stop_signals import signals_kept
-from orchestrator.launch.verdict import rank_error, verdict
+from orchestrator.launch.verdict import rank_error, unfinished, verdict
 from orchestrator.plan.resources import Machine, Resources
 
 JOIN_TRIES = 8
@@ -34,6 +34,7 @@ class RayLauncher:
         self._verbose = verbose
         self._joined = False
         self._local_ray = LocalRay(verbose=verbose)
+        self._trainer: Any = None
 
     def __enter__(self) -> "RayLauncher":
         return self
@@ -87,8 +88,8 @@ class RayLauncher:
             name=f"the cluster at {self._address}",
         )
 
-    def run(self, launch: Launch) -> None:
-        """Train until all ranks are done.
+    def run(self, launches: Sequence[Launch]) -> None:
+        """Train plan after plan until all ranks are done.
 
         Raises:
             RunError: a rank or the controller failed.
@@ -97,15 +98,15 @@ class RayLauncher:
             KeyboardInterrupt: Ctrl-C; Ray is stopped already.
         """
         try:
-            self._prepare(launch)
+            self._prepare(launches[0])
             with signals_kept():
-                self._fit(launch)
+                self._fit(launches)
         except KeyboardInterrupt:
             # At once: the ranks would take the cores that finishing the record needs.
             self.close()
             raise
         except (RunError, RayStartError):
-            self._local_ray.keep_logs(launch.log_folder / "ray")
+            self._local_ray.keep_logs(unfinished(launches).log_folder / "ray")
             raise
 
     def _prepare(self, launch: Launch) -> None:
@@ -117,15 +118,24 @@ class RayLauncher:
             else:
                 self._check_free(launch.plan.resources)
 
-    def _fit(self, launch: Launch) -> None:
+    def abort(self) -> None:
+        """End a `run` that another thread waits for; it then raises `RunError`."""
+        controller = None if self._trainer is None else self._trainer.controller
+        if controller is not None:
+            import ray
+
+            # Its ranks end with it.
+            ray.kill(controller)
+
+    def _fit(self, launches: Sequence[Launch]) -> None:
         import ray.train
 
-        trainer = self._trainer(launch)
+        self._trainer = self._make_trainer(launches)
         try:
-            trainer.fit()
+            self._trainer.fit()
         except ray.train.WorkerGroupError as err:
             errors = {rank: rank_error(rank, e) for rank, e in err.worker_failures.items()}
-            raise verdict(errors, launch) from err
+            raise verdict(errors, unfinished(launches)) from err
         except ray.train.ControllerError as err:
             message = f"Ray Train's controller failed: {_first_line(err.controller_failure)}"
             raise RunError(_without_rank(message, str(err))) from err
@@ -135,6 +145,8 @@ class RayLauncher:
         except SystemExit as err:
             # The stock trainer's own way of saying Ctrl-C.
             raise KeyboardInterrupt from err
+        finally:
+            self._trainer = None
 
     def _check_free(self, resources: Resources) -> None:
         import ray
@@ -149,30 +161,34 @@ class RayLauncher:
                 "wait for its jobs to end, or lower resources.workers"
             )
 
-    def _trainer(self, launch: Launch) -> Any:
+    def _make_trainer(self, launches: Sequence[Launch]) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-        from orchestrator.launch.local_trainer import LocalTrainer
+        from orchestrator.launch.local_trainer import ClusterTrainer, LocalTrainer
         from orchestrator.launch.rank_backend import RankBackendConfig
-        from orchestrator.launch.rank_entry import RankTask, train_on_rank
+        from orchestrator.launch.rank_entry import GroupTask, RankTask, train_on_rank
         from orchestrator.launch.spool_callback import SpoolCallback
 
-        resources = launch.plan.resources
+        first = launches[0]
+        resources = first.plan.resources
         local = self._address is None
         per_worker = {"CPU": resources.cpus_per_worker}
         if resources.gpus_per_worker:
             per_worker["GPU"] = resources.gpus_per_worker
-        task = RankTask(
-            plan=launch.plan,
-            log_folder=None if self._verbose or not local else launch.log_folder,
-            unsent_folder=launch.log_folder if local else None,
-            collective_timeout_s=launch.collective_timeout_s,
+        tasks = tuple(
+            RankTask(
+                plan=launch.plan,
+                extent=launch.extent,
+                log_folder=None if self._verbose or not local else launch.log_folder,
+                unsent_folder=launch.log_folder if local else None,
+            )
+            for launch in launches
         )
-        return (LocalTrainer if local else DataParallelTrainer)(
+        task = GroupTask(tasks=tasks, collective_timeout_s=first.collective_timeout_s)
+        return (LocalTrainer if local else ClusterTrainer)(
             train_on_rank,
             train_loop_config={"task": task},
-            backend_config=RankBackendConfig(environment=tuple(launch.rank_environment.items())),
+            backend_config=RankBackendConfig(environment=tuple(first.rank_environment.items())),
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
                 use_gpu=bool(resources.gpus_per_worker),
@@ -180,9 +196,9 @@ class RayLauncher:
             ),
             run_config=RunConfig(
                 name="ray_train",
-                storage_path=str(launch.spool_path.parent),
+                storage_path=str(first.spool_path.parent),
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
-                callbacks=[SpoolCallback(launch.spool_path)],
+                callbacks=[SpoolCallback([launch.spool_path for launch in launches])],
             ),
         )
 

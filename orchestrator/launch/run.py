@@ -107,7 +107,8 @@ def run_plan(
     except OSError as err:
         raise UsageError(f"run folder {folder} cannot be written: {err.strerror}") from err
     tally = RunTally()
-    follower = Follower(outbox.spool_path, hand_on=_both(tally.take, on_record))
+    both = _both(tally.take, on_record)
+    follower = Follower([outbox.spool_path], hand_on=lambda _number, record: both(record))
     writer = TrackingWriter(outbox, open_tracker=setting.open_tracker)
     launch = Launch(
         plan=plan,
@@ -160,7 +161,7 @@ def run_plan(
 
 def _run(launcher: Launcher, launch: Launch) -> tuple[Outcome, Failure | None]:
     try:
-        launcher.run(launch)
+        launcher.run([launch])
     except RunError as err:
         return err.failure.outcome, err.failure
     except InfeasibleError as err:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.measure.sample import EvalResult, Record
+from orchestrator.measure.sample import EvalResult, RankDone, Record
 from orchestrator.track.spool import SpoolWriter, records_in
 
 N_KEPT = 2
@@ -100,9 +100,10 @@ def forget_unsent(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def in_time(record: Record) -> tuple[int, bool]:
+def in_time(record: Record) -> tuple[bool, int, bool]:
     """Sort key: step by step over all ranks, as it happened, where each rank's are in order."""
-    return getattr(record, "step", None) or 0, isinstance(record, EvalResult)
+    step = getattr(record, "step", None) or 0
+    return isinstance(record, RankDone), step, isinstance(record, EvalResult)
 
 
 def _identity(record: Record) -> tuple[object, ...]:

@@ -4,7 +4,7 @@ Reads the run's spool, the ranks' logs and what they had not reported yet; impor
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 from orchestrator.launch.base import Launch
 from orchestrator.launch.failure import RankError, RankRaisedError, RunError, judge
 from orchestrator.launch.unsent import unsent_records
-from orchestrator.measure.sample import RankFacts, RankSample
+from orchestrator.measure.sample import RankDone, RankFacts, RankSample
 from orchestrator.track.spool import records_in
 
 DIED = "WorkerDiedError"
@@ -64,6 +64,24 @@ def verdict(errors: Mapping[int, RankError], launch: Launch) -> RunError:
         for rank, error in errors.items()
     }
     return RunError(judge(told, last_steps=last_steps))
+
+
+def unfinished(launches: Sequence[Launch]) -> Launch:
+    """The first launch of a group that not every rank has said to be done with, or else the last.
+
+    What ranks have not reported yet is looked at too.
+    """
+    for launch in launches:
+        n_ranks = launch.plan.resources.workers
+        if len(ranks_done(launch)) < n_ranks:
+            return launch
+    return launches[-1]
+
+
+def ranks_done(launch: Launch) -> set[int]:
+    """The ranks that are done with a launch."""
+    told = chain(records_in(launch.spool_path), unsent_records(launch.log_folder))
+    return {record.rank for record in told if isinstance(record, RankDone)}
 
 
 def signal_of(log_path: Path) -> str | None:

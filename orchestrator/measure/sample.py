@@ -1,12 +1,12 @@
 """What one rank tells about itself: facts once, a sample a step, an evaluation now and then.
 
-Plain numbers with a JSON form (`to_json`, `record_from_json`), so that the same line travels from
-rank to controller, lies in the spool and is read back. Bytes and seconds; `None` is
+Plain numbers with a JSON form (`sample_json`), so that the same line travels from rank to
+controller, lies in the spool and is read back. Bytes and seconds; `None` is
 unknown, never 0.
 """
 
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, get_args
+from dataclasses import dataclass
+from typing import ClassVar
 
 from orchestrator.measure.ledger import Ledger
 
@@ -247,36 +247,23 @@ class RankFailure:
     """The traceback, for the log file."""
 
 
-Record = RankFacts | RankSample | MemoryTimeline | RankSpeed | NodeSample | EvalResult | RankFailure
-_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in get_args(Record)}
-_PARTS = {
-    "probed": ProbedMemory,
-    "resident": ResidentMemory,
-    "cuda": CudaMemory,
-    "gpu": GpuState,
-}
-"""Fields of a sample that are records themselves."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RankDone:
+    """A rank has finished its run; nothing of it comes after."""
+
+    kind: ClassVar[str] = "done"
+
+    rank: int
+    time_unix_s: float
 
 
-def to_json(record: Record) -> dict[str, Any]:
-    """Turn a record into plain JSON values, with its kind."""
-    return {"kind": record.kind, **asdict(record)}
-
-
-def record_from_json(values: dict[str, Any]) -> Record:
-    """Turn `to_json`'s output back into the record.
-
-    Raises:
-        ValueError: the kind is unknown or a field is missing.
-    """
-    cls = _KINDS.get(str(values.get("kind")))
-    if cls is None:
-        raise ValueError(f"unknown record kind {values.get('kind')!r}")
-    missing = [field.name for field in fields(cls) if field.name not in values]
-    if missing:
-        raise ValueError(f"a {cls.kind} record lacks {', '.join(missing)}")
-    taken = {field.name: values[field.name] for field in fields(cls)}
-    for name, part in _PARTS.items():
-        if taken.get(name) is not None:
-            taken[name] = part(**taken[name])
-    return cls(**taken)
+Record = (
+    RankFacts
+    | RankSample
+    | MemoryTimeline
+    | RankSpeed
+    | NodeSample
+    | EvalResult
+    | RankFailure
+    | RankDone
+)

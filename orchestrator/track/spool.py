@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from zlib import crc32
 
-from orchestrator.measure.sample import Record, record_from_json, to_json
+from orchestrator.measure.sample import Record
+from orchestrator.measure.sample_json import record_from_json, to_json
 
 SYNC_S = 1.0
 """Longest that a line may wait for the disk: what a machine that loses power can lose."""

@@ -33,26 +33,27 @@ def train(
     samples: Samples,
     *,
     rank: int,
-    total_steps: int,
+    last_step: int,
     meter: Meter,
-    evaluate: Callable[[int], EvalResult],
+    evaluate: Callable[[int], EvalResult | None],
 ) -> Iterator[RankSample | MemoryTimeline | RankSpeed | EvalResult]:
-    """Train for `total_steps` optimizer steps, giving each step's cost as it ends.
+    """Train up to `last_step`, giving each step's cost as it ends.
 
     Args:
         plan: what to run.
         engine: what updates the weights.
         samples: what is trained on.
         rank: this rank.
-        total_steps: optimizer steps.
+        last_step: where to stop, `optimizer_steps` at most.
         meter: measures each step.
-        evaluate: evaluates after a step. Collective.
+        evaluate: evaluates after a step, or gives `None` where that is not wanted. Collective.
 
     Raises:
         DivergedError: this rank's loss or the gradient is not finite; names step and rank.
     """
     training = plan.spec.training
-    for step in range(1, total_steps + 1):
+    total_steps = optimizer_steps(plan, n_train_samples=len(samples))
+    for step in range(1, last_step + 1):
         lr = learning_rate(
             step,
             total_steps=total_steps,
@@ -116,13 +117,21 @@ def train(
             yield _timeline(cost.timeline, rank=rank, step=step)
         if meter.speed is None and meter.probes_are_over:
             yield meter.find_speed(samples.batch(cut[0]))
-        if step == total_steps or (
+        if step == last_step or (
             training.eval_every_steps and step % training.eval_every_steps == 0
         ):
             result = evaluate(step)
             meter.resume()
-            if rank == 0:
+            if rank == 0 and result is not None:
                 yield result
+
+
+def optimizer_steps(plan: LaunchPlan, *, n_train_samples: int) -> int:
+    """How many optimizer steps the run takes; epochs are rounded up to whole steps."""
+    training = plan.spec.training
+    if training.steps is not None:
+        return training.steps
+    return math.ceil((training.epochs or 1) * n_train_samples / plan.batch.global_batch_size)
 
 
 def _diverged(mean_loss: float, *, step: int) -> DivergedError:

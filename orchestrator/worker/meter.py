@@ -72,6 +72,10 @@ class ProbeSteps:
         return step in (self.memory, self.collectives, self.resident)
 
 
+NO_PROBES = ProbeSteps(memory=0, collectives=0, resident=0)
+"""Steps are counted from 1."""
+
+
 def probe_steps(total_steps: int) -> ProbeSteps:
     """Choose the probes.
 
@@ -90,6 +94,7 @@ class Meter:
         engine: Engine,
         *,
         total_steps: int,
+        probed: bool = True,
         ignored: Set[StorageKey],
         find_speed: Callable[[Batch, bool | None], RankSpeed],
         gpu: Gpu | None = None,
@@ -99,6 +104,7 @@ class Meter:
         Args:
             engine: whose steps.
             total_steps: how many there will be.
+            probed: some of the first steps are probes.
             ignored: storages that do not belong to the device, such as the data's.
             find_speed: says what a micro-batch computes and the device could do; also told
                 whether a forward drew random numbers.
@@ -110,7 +116,7 @@ class Meter:
         self._engine = engine
         self._cuda = engine.device.type == "cuda"
         self._total_steps = total_steps
-        self._probes = probe_steps(total_steps)
+        self._probes = probe_steps(total_steps) if probed else NO_PROBES
         self._ignored = ignored
         self._gpu = gpu
         self._step = 0
@@ -205,8 +211,8 @@ class Meter:
 
     @property
     def probes_are_over(self) -> bool:
-        """Whether this step was the last probe, or comes after it."""
-        return self._step >= max(
+        """Whether this step was the last probe, or comes after it; never without probes."""
+        return self._probes is not NO_PROBES and self._step >= max(
             self._probes.memory, self._probes.collectives, self._probes.resident
         )
 

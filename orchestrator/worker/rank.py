@@ -1,30 +1,34 @@
 """One rank from its first import to its last report, whoever started it.
 
 A launcher gives it a place in the world and a function that takes records; it trains and tells.
+A group of ranks can train one plan after another: what a plan leaves in the process is cleared away
+before the next begins.
 """
 
-import math
+import gc
 import os
-import platform
+import random
 import time
 from collections.abc import Callable, Set
-from dataclasses import dataclass
-from datetime import timedelta
-from functools import partial
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from orchestrator.data.build import build_data
-from orchestrator.measure.sample import RankFacts, RankSample, Record
+from orchestrator.data.samples import Datasets
+from orchestrator.measure.sample import EvalResult, RankDone, RankFacts, RankSample, Record
 from orchestrator.models.build import build_model
 from orchestrator.models.checkpointing import enable_activation_checkpointing
+from orchestrator.plan.extent import WHOLE, Extent
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.worker.engine import Engine
 from orchestrator.worker.engines import build_engine
 from orchestrator.worker.evaluation import evaluate
-from orchestrator.worker.loop import train
+from orchestrator.worker.loop import optimizer_steps, train
 from orchestrator.worker.meter import Meter
+from orchestrator.worker.perturbation import move_weights
+from orchestrator.worker.place import Place, device_of, in_process_group
 from orchestrator.worker.probes.allocations import AllocationTrace
 from orchestrator.worker.probes.attribution import mark_all, tell_roles
 from orchestrator.worker.probes.gpu import Gpu, open_gpu
@@ -34,6 +38,7 @@ from orchestrator.worker.probes.process_memory import (
     make_resident_exact,
     proportional_bytes,
     resident_peak_bytes,
+    start_window,
 )
 from orchestrator.worker.probes.replay import TraceResult
 from orchestrator.worker.probes.speed import find_speed
@@ -43,55 +48,71 @@ from orchestrator.worker.roles import module_roles
 PACE_STEP = 5
 """The first step that is neither the first nor a probe."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where one rank stands."""
-
-    rank: int
-    world_size: int
-    local_rank: int
-    node: str
-    master_address: str
-    master_port: int
-    entered_unix_s: float
-    """When the process of this rank began to work for the run."""
+Put = Callable[[Record], None]
+Pace = Callable[[float], None]
 
 
-def run_rank(
-    plan: LaunchPlan,
-    place: Place,
-    *,
-    put: Callable[[Record], None],
-    pace: Callable[[float], None] = lambda _step_s: None,
-    timeout_s: float = 300,
-) -> None:
-    """Train this rank's share and hand every record to `put` as it comes.
+class Rank:
+    """One rank of a group, in the group as long as it is entered: trains plan after plan.
 
     Args:
-        plan: what to run.
-        place: this rank's place; every rank calls with its own. Collective.
-        put: takes records; must not block, and may be called once a step.
-        pace: told once, early, how many seconds a step takes: the same number on every rank.
+        first: the first plan; all of them have its device, its workers and its cores.
+        place: this rank's place; every rank has its own. Collective.
         timeout_s: longest wait for other ranks in a collective.
-
-    Raises:
-        DivergedError: a loss or gradient is not finite.
-        UsageError: model or data cannot be built.
     """
-    exact_rss = plan.spec.measure.exact_rss and make_resident_exact()
-    startup = {"imports": time.time() - place.entered_unix_s}
-    clock = _Stopwatch(startup)
-    device = _device(plan, place)
-    torch.set_num_threads(max(1, int(plan.resources.cpus_per_worker)))
-    join_process_group(place, device=device, timeout_s=timeout_s)
-    clock.lap("process_group")
-    try:
+
+    def __init__(self, first: LaunchPlan, place: Place, *, timeout_s: float) -> None:
+        self._place = place
+        self._exact_rss = first.spec.measure.exact_rss and make_resident_exact()
+        # What starting the process took is told with the first plan alone.
+        self._startup = {"imports": time.time() - place.entered_unix_s}
+        clock = _Stopwatch(self._startup)
+        self._device = device_of(first.resources.device, place)
+        torch.set_num_threads(max(1, int(first.resources.cpus_per_worker)))
+        self._group = in_process_group(place, device=self._device, timeout_s=timeout_s)
+        self._clock = clock
+
+    def __enter__(self) -> "Rank":
+        self._group.__enter__()
+        self._clock.lap("process_group")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._group.__exit__(None, None, None)
+
+    def train(
+        self,
+        plan: LaunchPlan,
+        *,
+        put: Put,
+        pace: Pace = lambda _step_s: None,
+        extent: Extent = WHOLE,
+    ) -> None:
+        """Train this rank's share of a plan and hand every record to `put` as it comes.
+
+        Args:
+            plan: what to run. Collective.
+            put: takes records; must not block, and may be called once a step.
+            pace: told once, early, how many seconds a step takes: the same number on every rank.
+            extent: how much of the plan.
+
+        Raises:
+            DivergedError: a loss or gradient is not finite.
+            UsageError: model or data cannot be built.
+        """
+        place, device = self._place, self._device
+        startup, self._startup = self._startup, {}
+        clock = _Stopwatch(startup)
+        _seed(plan.spec.training.seed)
         datasets = build_data(plan.spec.data, folder=plan.folder)
         clock.lap("data")
         ignored = live_keys()
-        engine, n_params, held = _build(plan, place, device=device, ignored=ignored, clock=clock)
-        total_steps = optimizer_steps(plan, n_train_samples=len(datasets.train))
+        engine, n_params, held = _build(
+            plan, place, device=device, ignored=ignored, clock=clock, extent=extent
+        )
+        last_step = optimizer_steps(plan, n_train_samples=len(datasets.train))
+        if extent.n_steps is not None:
+            last_step = min(extent.n_steps, last_step)
         put(
             RankFacts(
                 rank=place.rank,
@@ -101,7 +122,7 @@ def run_rank(
                 pid=os.getpid(),
                 time_unix_s=time.time(),
                 n_params=n_params,
-                total_steps=total_steps,
+                total_steps=last_step,
                 n_train_samples=len(datasets.train),
                 n_eval_samples=len(datasets.eval),
                 startup_s=startup,
@@ -110,12 +131,13 @@ def run_rank(
                 init_edge_ledger=held.edges["init"],
                 init_rss_peak_bytes=resident_peak_bytes(),
                 init_pss_bytes=proportional_bytes(),
-                exact_rss=exact_rss,
+                exact_rss=self._exact_rss,
             )
         )
         meter = Meter(
             engine,
-            total_steps=total_steps,
+            total_steps=last_step,
+            probed=extent.closely,
             ignored=ignored,
             find_speed=lambda batch, draws_random: find_speed(
                 plan,
@@ -127,23 +149,17 @@ def run_rank(
             ),
             gpu=_gpu(device),
         )
-        evaluation = partial(
-            evaluate,
-            engine,
-            datasets.eval,
-            rank=place.rank,
-            world_size=place.world_size,
-            batch_size=plan.batch.micro_batch_size,
-        )
         node = NodeMonitor(node=place.node, rank=place.rank) if place.local_rank == 0 else None
         for record in train(
             plan,
             engine,
             datasets.train,
             rank=place.rank,
-            total_steps=total_steps,
+            last_step=last_step,
             meter=meter,
-            evaluate=lambda step: evaluation(step=step),
+            evaluate=lambda step: (
+                self._evaluate(plan, engine, datasets, step=step) if extent.closely else None
+            ),
         ):
             put(record)
             if node is not None and (told := node.sample(now_s=time.perf_counter())):
@@ -151,8 +167,40 @@ def run_rank(
             if isinstance(record, RankSample) and record.step == PACE_STEP:
                 pace(_slowest(record.step_s, device=device))
         engine.close()
-    finally:
-        dist.destroy_process_group()
+        put(RankDone(rank=place.rank, time_unix_s=time.time()))
+
+    def clear(self) -> None:
+        """Leave nothing of the last plan in this process: memory, high-water marks, settings."""
+        dist.barrier()
+        gc.collect()
+        start_window()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _evaluate(
+        self, plan: LaunchPlan, engine: Engine, datasets: Datasets, *, step: int
+    ) -> EvalResult:
+        return evaluate(
+            engine,
+            datasets.eval,
+            rank=self._place.rank,
+            world_size=self._place.world_size,
+            batch_size=plan.batch.micro_batch_size,
+            step=step,
+        )
+
+
+def run_rank(
+    plan: LaunchPlan,
+    place: Place,
+    *,
+    put: Put,
+    pace: Pace = lambda _step_s: None,
+    timeout_s: float = 300,
+) -> None:
+    """Train this rank's share of one plan; see `Rank`."""
+    with Rank(plan, place, timeout_s=timeout_s) as rank:
+        rank.train(plan, put=put, pace=pace)
 
 
 def _slowest(step_s: float, *, device: torch.device) -> float:
@@ -160,43 +208,6 @@ def _slowest(step_s: float, *, device: torch.device) -> float:
     slowest = torch.tensor(step_s, dtype=torch.float64, device=device)
     dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
     return float(slowest)
-
-
-def optimizer_steps(plan: LaunchPlan, *, n_train_samples: int) -> int:
-    """How many optimizer steps the run takes; epochs are rounded up to whole steps."""
-    training = plan.spec.training
-    if training.steps is not None:
-        return training.steps
-    return math.ceil((training.epochs or 1) * n_train_samples / plan.batch.global_batch_size)
-
-
-def join_process_group(place: Place, *, device: torch.device, timeout_s: float) -> None:
-    """Meet the other ranks: nccl between GPUs, gloo between CPUs. Collective."""
-    # DeepSpeed reads the rank's place from the environment, as torchrun would set it.
-    os.environ |= {
-        "RANK": str(place.rank),
-        "WORLD_SIZE": str(place.world_size),
-        "LOCAL_RANK": str(place.local_rank),
-        "MASTER_ADDR": place.master_address,
-        "MASTER_PORT": str(place.master_port),
-    }
-    dist.init_process_group(
-        "nccl" if device.type == "cuda" else "gloo",
-        init_method=f"tcp://{place.master_address}:{place.master_port}",
-        rank=place.rank,
-        world_size=place.world_size,
-        timeout=timedelta(seconds=timeout_s),
-        device_id=device if device.type == "cuda" else None,
-    )
-
-
-def _device(plan: LaunchPlan, place: Place) -> torch.device:
-    if plan.resources.device == "cpu":
-        return torch.device("cpu")
-    # Ray shows each worker its own GPU only; a process that sees them all takes its share.
-    index = place.local_rank if torch.cuda.device_count() > 1 else 0
-    torch.cuda.set_device(index)
-    return torch.device("cuda", index)
 
 
 def _gpu(device: torch.device) -> Gpu | None:
@@ -212,11 +223,12 @@ def _build(
     device: torch.device,
     ignored: Set[StorageKey],
     clock: "_Stopwatch",
+    extent: Extent,
 ) -> tuple[Engine, int, TraceResult]:
     """Build model and engine; also count parameters and tell what the device held meanwhile."""
     trace = AllocationTrace(ignored=ignored, device_type=device.type)
     cuda = device.type == "cuda"
-    torch.manual_seed(plan.spec.training.seed)
+    _seed(plan.spec.training.seed)
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
     with trace:
@@ -227,6 +239,8 @@ def _build(
         n_params = sum(p.numel() for p in model.parameters() if p.requires_grad)
         mark_all(trace, module_roles(model))
         clock.lap("model")
+        if extent.weights_off_by is not None:
+            move_weights(model, by=extent.weights_off_by)
         engine = build_engine(plan, model, device=device)
         tell_roles(trace, engine)
         clock.lap("engine")
@@ -234,13 +248,15 @@ def _build(
         if cuda:
             held = completed_on_cuda(held, device)
     # Weights come out the same on every rank; what dropout draws from here on must not.
-    torch.manual_seed(plan.spec.training.seed * place.world_size + place.rank)
+    _seed(plan.spec.training.seed * place.world_size + place.rank)
     return engine, n_params, held
 
 
-def this_node() -> str:
-    """The name of the machine, as metrics and tables show it."""
-    return platform.node() or "localhost"
+def _seed(seed: int) -> None:
+    """Start every generator that a model or a dataset may draw from."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
 
 
 class _Stopwatch:

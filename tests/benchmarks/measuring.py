@@ -29,7 +29,8 @@ N_WARMUP = 8
 
 def write_record(meter, *, rank, step, loss):
     """What a launch makes of a step: its cost, the record, and the record's JSON."""
-    from orchestrator.measure.sample import RankSample, to_json
+    from orchestrator.measure.sample import RankSample
+    from orchestrator.measure.sample_json import to_json
 
     cost = meter.leave()
     parts = {f"{part}_s": seconds for part, seconds in cost.part_s.items()}
@@ -54,7 +55,7 @@ def train_in_pairs(plan, place, *, put, n_pairs):
     from orchestrator.worker.engines import build_engine
     from orchestrator.worker.loop import _cut, _on_device
     from orchestrator.worker.meter import Meter
-    from orchestrator.worker.rank import join_process_group
+    from orchestrator.worker.place import join_process_group
 
     device = torch.device("cpu")
     torch.set_num_threads(1)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from orchestrator.measure.sample import EvalResult, RankFacts, RankSample
+from orchestrator.measure.sample import EvalResult, RankDone, RankFacts, RankSample
 
 MIB = 2**20
 
@@ -75,3 +75,7 @@ def evaluation(step: int, **changes: Any) -> EvalResult:
         "seconds": 0.1,
     }
     return EvalResult(**{**values, **changes})
+
+
+def done(rank: int = 0) -> RankDone:
+    return RankDone(rank=rank, time_unix_s=3000.0)

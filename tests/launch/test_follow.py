@@ -6,6 +6,7 @@ import pytest
 from orchestrator.launch.follow import Follower
 from orchestrator.measure.sample import EvalResult
 from orchestrator.track.spool import SpoolWriter
+from tests.launch import records
 
 
 def evaluation(step: int) -> EvalResult:
@@ -26,7 +27,9 @@ def heard():
 
 @pytest.fixture
 def follower(tmp_path, heard):
-    follower = Follower(tmp_path / "records.jsonl", hand_on=heard.append)
+    follower = Follower(
+        [tmp_path / "records.jsonl"], hand_on=lambda _number, record: heard.append(record)
+    )
     follower.start()
     return follower
 
@@ -65,3 +68,31 @@ def test_a_damaged_line_is_told_and_the_next_is_read(follower, heard, tmp_path, 
     follower.stop()
     assert [record.step for record in heard] == [1, 2]
     assert [r.getMessage() for r in caplog.records] == [f"1 damaged lines in {path}"]
+
+
+def test_the_next_run_of_a_group_is_read_once_every_rank_is_done_with_the_one_before(tmp_path):
+    heard = []
+    paths = [tmp_path / name for name in ("a.jsonl", "b.jsonl")]
+    follower = Follower(paths, hand_on=lambda number, record: heard.append((number, record.kind)))
+    follower.start()
+    with SpoolWriter(paths[0]) as first, SpoolWriter(paths[1]) as second:
+        for rank in (0, 1):
+            first.append(records.facts(rank))
+        first.append(records.done(0))
+        second.append(evaluation(1))
+        wait_until(lambda: len(heard) == 3)
+        assert follower.n_done == 0
+        first.append(records.done(1))
+        wait_until(lambda: len(heard) == 5)
+    follower.stop()
+    assert heard == [(0, "facts"), (0, "facts"), (0, "done"), (0, "done"), (1, "eval")]
+    assert follower.n_done == 1
+
+
+def test_silence_is_counted_from_the_last_record(follower, tmp_path):
+    time.sleep(0.3)
+    assert follower.silent_s >= 0.3
+    with SpoolWriter(tmp_path / "records.jsonl") as spool:
+        spool.append(evaluation(1))
+    wait_until(lambda: follower.silent_s < 0.3)
+    follower.stop()

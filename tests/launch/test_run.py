@@ -29,7 +29,8 @@ class Ranks:
         self.unsent = unsent
         self.end = end
 
-    def run(self, launch):
+    def run(self, launches):
+        (launch,) = launches
         with SpoolWriter(launch.spool_path) as spool:
             for record in self.told:
                 spool.append(record)

@@ -137,7 +137,8 @@ def run_ranks(plan: LaunchPlan, *, work: Work | None = None, timeout_s: float = 
 
 
 def _rank(plan, rank, port, answers, work):
-    from orchestrator.worker.rank import Place, run_rank
+    from orchestrator.worker.place import Place
+    from orchestrator.worker.rank import run_rank
 
     work = work or partial(run_rank, timeout_s=60)
     place = Place(

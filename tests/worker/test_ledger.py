@@ -63,9 +63,9 @@ def trace_and_profile(plan, place, *, put):
     from orchestrator.models.build import build_model
     from orchestrator.models.checkpointing import enable_activation_checkpointing
     from orchestrator.worker.engines import build_engine
+    from orchestrator.worker.place import join_process_group
     from orchestrator.worker.probes.memory_probe import MemoryProbe
     from orchestrator.worker.probes.storages import live_keys, live_storages
-    from orchestrator.worker.rank import join_process_group
 
     device = torch.device("cpu")
     join_process_group(place, device=device, timeout_s=60)

@@ -48,8 +48,8 @@ def count_resting_bytes(plan, place, *, put):
     from orchestrator.data.build import build_data
     from orchestrator.models.build import build_model
     from orchestrator.worker.engines import build_engine
+    from orchestrator.worker.place import join_process_group
     from orchestrator.worker.probes.storages import live_storages
-    from orchestrator.worker.rank import join_process_group
 
     device = torch.device("cpu")
     join_process_group(place, device=device, timeout_s=60)

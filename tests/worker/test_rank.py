@@ -8,13 +8,15 @@ from orchestrator.measure.sample import (
     EvalResult,
     MemoryTimeline,
     NodeSample,
+    RankDone,
     RankFacts,
     RankSample,
     RankSpeed,
     Record,
 )
 from orchestrator.worker.loop import DivergedError
-from orchestrator.worker.rank import Place, run_rank
+from orchestrator.worker.place import Place
+from orchestrator.worker.rank import run_rank
 from tests.worker.ranks import free_port
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("this_process")]
@@ -72,7 +74,7 @@ def test_a_rank_tells_facts_then_samples_then_an_evaluation(plan):
     kinds = [type(record) for record in records]
     assert kinds == [
         RankFacts, RankSample, NodeSample, RankSample, MemoryTimeline, EvalResult, RankSample,
-        RankSample, RankSpeed, EvalResult, RankSample, EvalResult,
+        RankSample, RankSpeed, EvalResult, RankSample, EvalResult, RankDone,
     ]  # fmt: skip
     facts = records[0]
     assert (facts.total_steps, facts.n_params, facts.device) == (5, 85_002, "cpu")

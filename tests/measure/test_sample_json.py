@@ -9,13 +9,13 @@ from orchestrator.measure.sample import (
     GpuState,
     MemoryTimeline,
     ProbedMemory,
+    RankDone,
     RankFailure,
     RankSpeed,
     Record,
     ResidentMemory,
-    record_from_json,
-    to_json,
 )
+from orchestrator.measure.sample_json import record_from_json, to_json
 
 FAILURE = RankFailure(
     rank=None, step=3, time_unix_s=1.5, outcome="oom", message="no memory", details="trace\nback"
@@ -53,6 +53,7 @@ def full_sample(sample):
 def test_every_kind_of_record_survives_json(facts, sample, evaluation, node_sample, full_sample):
     records = [
         facts(), sample(), full_sample, TIMELINE, SPEED, node_sample(), evaluation(), FAILURE,
+        RankDone(rank=1, time_unix_s=1.5),
     ]  # fmt: skip
     assert {type(record) for record in records} == set(get_args(Record))
     for record in records:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.launch.rank_entry import REPORT_EVERY_S, Reporter, report_every
+from orchestrator.launch.reporter import REPORT_EVERY_S, Reporter, report_every
 from orchestrator.launch.unsent import UnsentRecords, unsent_records
 from tests.launch import records
 
@@ -86,7 +86,8 @@ def test_nothing_is_lost_with_a_rank_whose_peers_never_come_to_the_report(tmp_pa
     def send(_report):
         forever.wait()
 
-    reporter = Reporter(send=send, unsent=UnsentRecords(tmp_path, rank=0))
+    reporter = Reporter(send=send)
+    reporter.begin(0, unsent=UnsentRecords(tmp_path, rank=0))
     reporter.pace(0.4)
     told = [records.sample(step=step) for step in range(1, 30)]
     for sample in told:
@@ -98,10 +99,78 @@ def test_nothing_is_lost_with_a_rank_whose_peers_never_come_to_the_report(tmp_pa
 
 
 def test_what_is_reported_does_not_pile_up_on_the_disk(tmp_path):
-    reporter = Reporter(send=lambda _: None, unsent=UnsentRecords(tmp_path, rank=0))
+    reporter = Reporter(send=lambda _: None)
+    reporter.begin(0, unsent=UnsentRecords(tmp_path, rank=0))
     reporter.pace(2.0)
     for step in range(1, 101):
         reporter.put(records.sample(step=step))
     reporter.close()
     # The last report is what is left, which is nothing.
     assert list(unsent_records(tmp_path)) == [records.sample(step=100)]
+
+
+def test_every_run_of_a_group_is_reported_under_its_number_and_at_its_own_pace():
+    sent: list[dict[str, Any]] = []
+    reporter = Reporter(send=sent.append)
+    for run, step_s in enumerate((0.7, 60.0)):
+        reporter.begin(run)
+        for step in range(1, 5):
+            reporter.put(records.sample(step=step))
+            if step == 1:
+                reporter.pace(step_s)
+        reporter.end(wait=True)
+    reporter.close()
+    told = [(report["run"], [r["step"] for r in report["records"]]) for report in sent]
+    assert told == [
+        (0, [1]),
+        (0, [2, 3]),
+        (0, [4]),
+        (1, [1]),
+        (1, [2]),
+        (1, [3]),
+        (1, [4]),
+        (1, []),
+    ]
+
+
+def test_ranks_that_fail_in_a_run_report_equally_often_whatever_they_have_left():
+    def reports(told):
+        sent: list[dict[str, Any]] = []
+        reporter = Reporter(send=sent.append)
+        reporter.begin(0)
+        for record in told:
+            reporter.put(record)
+        reporter.close()
+        return len(sent)
+
+    assert reports([records.sample(step=2)]) == reports([])
+
+
+def test_the_end_of_a_run_can_be_waited_for():
+    delivered = Event()
+
+    def send(_report):
+        time.sleep(0.1)
+        delivered.set()
+
+    reporter = Reporter(send=send)
+    reporter.begin(0)
+    reporter.end(wait=True)
+    assert delivered.is_set()
+
+
+def test_a_run_s_records_are_kept_with_the_run_until_they_are_sent(tmp_path):
+    forever = Event()
+
+    def send(_report):
+        forever.wait()
+
+    reporter = Reporter(send=send)
+    for run in (0, 1):
+        reporter.begin(run, unsent=UnsentRecords(tmp_path / str(run), rank=0))
+        reporter.put(records.sample(step=run + 1))
+        reporter.end(wait=False)
+    kept = [list(unsent_records(tmp_path / run)) for run in ("0", "1")]
+    forever.set()
+    reporter.close()
+    assert kept == [[records.sample(step=1)], [records.sample(step=2)]]
