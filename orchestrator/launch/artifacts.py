@@ -7,6 +7,7 @@ import json
 import logging
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestrator.draw.plots import draw_run
@@ -62,6 +63,12 @@ def keep_results(
         for path in sorted((folder / "logs").glob("*.log")):
             text = path.read_text(encoding="utf-8", errors="replace")
             outbox.add_text(f"logs/{path.name}.txt", text[-200_000:])
+
+
+def keep_throughput(outbox: Outbox, rounds: Sequence[Sequence[float]]) -> None:
+    """Keep how fast every measured step was, round by round, for comparisons with other runs."""
+    told = [{"round": n, "samples_per_s": list(rates)} for n, rates in enumerate(rounds, start=1)]
+    outbox.add_text("throughput.json", _pretty({"rounds": told}))
 
 
 def keep_probe(record: RunRecord, home: Home) -> None:

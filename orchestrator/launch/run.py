@@ -1,42 +1,25 @@
-"""One run from its plan to its record: started, followed, tracked, summed up, whatever happens.
-
-Everything that a run tells lies in its run folder first; the tracking store gets it from there.
-"""
+"""One run from its plan to its record: started, followed, tracked, summed up, whatever happens."""
 
 import logging
 import math
-import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from orchestrator.errors import InfeasibleError, OrchestratorError, UsageError
+from orchestrator.errors import InfeasibleError, OrchestratorError
 from orchestrator.forecast.receipts import Receipt
-from orchestrator.launch.artifacts import (
-    keep_documents,
-    keep_plots,
-    keep_probe,
-    keep_receipt,
-    keep_results,
-)
 from orchestrator.launch.base import Launch, Launcher, rank_environment
 from orchestrator.launch.failure import Failure, RunError
 from orchestrator.launch.follow import Follower
-from orchestrator.launch.home import Home, versions
-from orchestrator.launch.receipt import receipt_of
+from orchestrator.launch.open_run import Setting, note_failure, open_run, run_start, seal, settle
 from orchestrator.launch.stop_signals import signals_held_back
 from orchestrator.launch.unsent import forget_unsent, take_over_unsent
-from orchestrator.measure.points import summary_points
 from orchestrator.measure.run_record import Outcome, RunRecord
-from orchestrator.measure.sample import RankFailure, Record
-from orchestrator.measure.summary import RunTally
+from orchestrator.measure.sample import Record
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.spec.load import JobFile
-from orchestrator.track.base import RunStart, TrackedRun, Tracker, status_of
-from orchestrator.track.names import flat_params
-from orchestrator.track.outbox import Outbox
-from orchestrator.track.spool import SpoolWriter
+from orchestrator.track.base import TrackedRun
 from orchestrator.track.writer import TrackingWriter
 
 DELIVERY_TIMEOUT_S = 60.0
@@ -59,22 +42,6 @@ class Finished:
     """Metric points that the tracking store has not got; they lie in the run folder."""
     receipt: Receipt | None
     """Forecast and measurement of one rank."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """What a run gets from its surroundings."""
-
-    home: Home
-    open_tracker: Callable[[], Tracker]
-    started_unix_s: float
-    """When the user gave the command."""
-    user: str | None
-    """Who gave it."""
-    commit: str | None
-    """Git commit of the folder the command was given in."""
-    extensions: Path
-    """Folder of DeepSpeed's compiled ops."""
 
 
 def run_plan(
@@ -100,50 +67,31 @@ def run_plan(
         UsageError: the run folder cannot be written.
     """
     folder = setting.home.run_folder(plan.spec.name, at_unix_s=setting.started_unix_s)
-    start = _run_start(plan, key=folder.name, job_path=job.path, setting=setting)
-    try:
-        outbox = Outbox.create(folder, start)
-        keep_documents(outbox, plan, job, commit=setting.commit)
-    except OSError as err:
-        raise UsageError(f"run folder {folder} cannot be written: {err.strerror}") from err
-    tally = RunTally()
-    both = _both(tally.take, on_record)
-    follower = Follower([outbox.spool_path], hand_on=lambda _number, record: both(record))
-    writer = TrackingWriter(outbox, open_tracker=setting.open_tracker)
+    start = run_start(plan, key=folder.name, job_path=job.path, setting=setting)
+    run = open_run(plan, job, folder=folder, start=start, setting=setting)
+    spool_path = run.outbox.spool_path
+    both = _both(run.tally.take, on_record)
+    follower = Follower([spool_path], hand_on=lambda _number, record: both(record))
+    writer = TrackingWriter(run.outbox, open_tracker=setting.open_tracker)
     launch = Launch(
         plan=plan,
-        spool_path=outbox.spool_path,
-        log_folder=folder / "logs",
+        spool_path=spool_path,
+        log_folder=run.log_folder,
         rank_environment=rank_environment(plan, extensions=setting.extensions),
     )
     follower.start()
     writer.start()
-    outcome, failure = _run(launcher, launch)
+    outcome, failure = how_it_ended(lambda: launcher.run([launch]))
     with signals_held_back(show=log.warning):
         if failure is None:
             forget_unsent(launch.log_folder)
         else:
-            take_over_unsent(launch.log_folder, spool_path=outbox.spool_path)
-            _note_failure(outbox, failure)
+            take_over_unsent(launch.log_folder, spool_path=spool_path)
+            note_failure(run, failure)
         follower.stop()
-        record = tally.record(
-            name=plan.spec.name,
-            outcome=outcome,
-            started_unix_s=setting.started_unix_s,
-            versions=versions(),
-        )
-        receipt = receipt_of(plan, record, run_key=folder.name, now_s=time.time())
-        record = _beside_forecast(record, plan, receipt)
-        keep_results(outbox, record, folder=folder, failure=failure)
-        keep_receipt(outbox, receipt, setting.home)
-        keep_probe(record, setting.home)
-        keep_plots(outbox, record, tally, plan)
-        now_ms = int(time.time() * 1000)
-        outbox.finish(
-            status=status_of(outcome),
-            end_time_ms=now_ms,
-            points=summary_points(record, time_ms=now_ms),
-        )
+        settled = settle(run, outcome, failure, home=setting.home)
+        record = settled.record
+        seal(run, record)
         patience_s = IMPATIENT_DELIVERY_TIMEOUT_S if outcome == "interrupted" else math.inf
         n_unsent = writer.close(timeout_s=min(delivery_timeout_s, patience_s))
     tracked = writer.run
@@ -155,13 +103,18 @@ def run_plan(
         folder=folder,
         tracked=tracked,
         n_unsent=n_unsent,
-        receipt=receipt,
+        receipt=settled.receipt,
     )
 
 
-def _run(launcher: Launcher, launch: Launch) -> tuple[Outcome, Failure | None]:
+def how_it_ended(run: Callable[[], None]) -> tuple[Outcome, Failure | None]:
+    """Let a launcher run and say how that ended, whatever happens.
+
+    Args:
+        run: raises what `Launcher.run` raises.
+    """
     try:
-        launcher.run([launch])
+        run()
     except RunError as err:
         return err.failure.outcome, err.failure
     except InfeasibleError as err:
@@ -179,57 +132,6 @@ def _run(launcher: Launcher, launch: Launch) -> tuple[Outcome, Failure | None]:
 
 def _without_rank(outcome: Outcome, message: str, *, details: str = "") -> Failure:
     return Failure(outcome=outcome, rank=None, step=None, message=message, details=details)
-
-
-def _run_start(plan: LaunchPlan, *, key: str, job_path: Path, setting: Setting) -> RunStart:
-    spec = plan.spec
-    tags = {
-        "orchestrator.strategy": plan.strategy,
-        "orchestrator.device": plan.resources.device,
-        "orchestrator.workers": str(plan.resources.workers),
-        "mlflow.source.name": str(job_path),
-        "mlflow.source.type": "LOCAL",
-    }
-    if plan.forecast is not None:
-        tags["orchestrator.forecast"] = plan.forecast.verdict.value
-    if plan.forced:
-        tags["orchestrator.forced"] = "true"
-    known = {"mlflow.user": setting.user, "mlflow.source.git.commit": setting.commit}
-    tags |= {key: value for key, value in known.items() if value}
-    params = flat_params(spec.model_dump(mode="json", exclude={"compare"}))
-    return RunStart(
-        key=key,
-        experiment=spec.tracking.experiment or spec.name,
-        name=spec.name,
-        start_time_ms=int(setting.started_unix_s * 1000),
-        params={**params, "strategy": plan.strategy, "n_params": str(plan.n_params)},
-        tags=tags,
-    )
-
-
-def _beside_forecast(record: RunRecord, plan: LaunchPlan, receipt: Receipt | None) -> RunRecord:
-    if plan.forecast is None:
-        return record
-    return replace(
-        record,
-        forecast=plan.forecast.to_json(),
-        forecast_peak_bytes=plan.forecast.peak_bytes,
-        forecast_error_ratio=None if receipt is None else receipt.peak_error_ratio,
-    )
-
-
-def _note_failure(outbox: Outbox, failure: Failure) -> None:
-    with SpoolWriter(outbox.spool_path) as spool:
-        spool.append(
-            RankFailure(
-                rank=failure.rank,
-                step=failure.step,
-                time_unix_s=time.time(),
-                outcome=failure.outcome,
-                message=failure.message,
-                details=failure.details,
-            )
-        )
 
 
 def _both(

@@ -4,7 +4,7 @@ Pure arithmetic; touches nothing outside.
 """
 
 from collections.abc import Iterable, Sequence
-from statistics import fmean, quantiles
+from statistics import fmean
 
 from orchestrator.measure.peaks import known_max
 from orchestrator.measure.rank_summary import RankTally, median_of
@@ -24,6 +24,7 @@ from orchestrator.measure.throughput import (
     job_mfu_ratio,
     job_samples_per_s,
     job_tokens_per_s,
+    quartiles,
 )
 
 WARMUP_STEPS = 2
@@ -76,6 +77,12 @@ class RunTally:
         """The samples that are kept, rank by rank."""
         return [sample for rank in self._in_order() for sample in rank.samples.values()]
 
+    def samples_per_s(self) -> list[float]:
+        """What the whole job reached in each measured step, in order."""
+        steps = self._complete_steps(self._in_order())
+        measured, *_ = _measured(steps)
+        return _known(job_samples_per_s(step) for n, step in steps.items() if n in measured)
+
     def timelines(self) -> dict[int, MemoryTimeline]:
         """Rank -> its memory over the step that was traced."""
         return {rank.rank: rank.timeline for rank in self._in_order() if rank.timeline is not None}
@@ -119,7 +126,7 @@ class RunTally:
                 (s.skipped_steps for step in steps.values() for s in step), default=None
             ),
             samples_per_s=median_of(job_rates),
-            samples_per_s_quartiles=_quartiles(job_rates),
+            samples_per_s_quartiles=quartiles(job_rates),
             tokens_per_s=median_of(_known(map(job_tokens_per_s, counted))),
             flops_per_s=median_of(_known(map(job_flops_per_s, counted))),
             mfu_ratio=median_of(_known(map(job_mfu_ratio, counted))),
@@ -230,10 +237,3 @@ def _first_step_s(steps: dict[int, JobStep], started_unix_s: float | None) -> fl
 
 def _known(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None]
-
-
-def _quartiles(values: Sequence[float]) -> tuple[float, float] | None:
-    if len(values) < 2:
-        return None
-    first, _, third = quantiles(values, n=4, method="inclusive")
-    return first, third

@@ -18,6 +18,8 @@ class Extent:
     """Memory and collectives are traced in the first steps, and the evaluation set is evaluated."""
     weights_off_by: float | None = None
     """By how much of its own size each first weight is moved, up or down; `None`: not at all."""
+    off_seed: int = 0
+    """Which go up and which down."""
 
 
 WHOLE = Extent()

@@ -16,6 +16,8 @@ from orchestrator.spec.sections import CompareSection
 
 MOST_COMBINATIONS = 2000
 _MOST_REPORTED = 5
+_FIXED = ("compare", "tracking")
+"""Sections that are the comparison's own: its strategies are tracked beside each other."""
 
 
 def compare_findings(spec: JobSpec) -> tuple[Finding, ...]:
@@ -72,11 +74,11 @@ def _axes(compare: CompareSection) -> Iterator[Finding]:
         if repeated is not None:
             message = f"{show_value(repeated)} stands there twice; keep one"
             yield Finding(key=key, message=message)
-        if axis == "name" or split_key(axis)[0] == "compare":
+        if axis == "name" or split_key(axis)[0] in _FIXED:
             yield Finding(key=key, message="cannot vary; choose another key")
     for number, variant in enumerate(compare.variants):
         for name in variant:
-            if split_key(name)[0] == "compare":
+            if split_key(name)[0] in _FIXED:
                 key = join_key(f"compare.variants[{number}]", name)
                 yield Finding(key=key, message="cannot vary; choose another key")
 

@@ -168,3 +168,12 @@ class CompareSection(Section):
     """Mappings of dotted keys to values, each with an optional `name`."""
     exclude: list[dict[str, Any]] = Field(default_factory=list)
     """Combinations of axes to leave out."""
+    baseline: str | None = None
+    """Name of the strategy that the others are held against; null: the first."""
+    rounds: Annotated[int, Field(ge=1, le=20)] = 3
+    """How often every strategy has its turn (A B C A B C), so that a machine whose speed drifts
+    favours none. The first round trains the whole job, later ones `round_steps` for the speed."""
+    round_steps: Annotated[int, Field(ge=3)] = 8
+    """Optimizer steps of a later round, two of them to warm up; at most the job's."""
+    hang_timeout_s: Annotated[float, Field(gt=0)] = 300.0
+    """A strategy of which no rank reports anything for so long has failed: it hangs."""

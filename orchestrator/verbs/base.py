@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestrator.forecast.forecast import Forecast
     from orchestrator.launch.home import Home
+    from orchestrator.launch.open_run import Setting
     from orchestrator.launch.ray_train import RayLauncher
     from orchestrator.plan.launch_plan import LaunchPlan
     from orchestrator.plan.resources import Machine
     from orchestrator.spec.load import JobFile
+    from orchestrator.track.store import Store
 
 
 def say(options: argparse.Namespace, text: str) -> None:
@@ -41,6 +43,30 @@ def machine_for(options: argparse.Namespace, launcher: "RayLauncher", *, joins: 
         return this_machine(visible_devices=os.environ.get("CUDA_VISIBLE_DEVICES"))
     with options.voice.libraries_write_to(None if options.verbose else Path(os.devnull)):
         return launcher.cluster()
+
+
+def setting_for(home: "Home", store: "Store", *, started_unix_s: float) -> "Setting":
+    """What a run gets from its surroundings.
+
+    Args:
+        home: the state folder.
+        store: where it is tracked.
+        started_unix_s: when the command was given.
+    """
+    from orchestrator.launch.git_commit import commit_here
+    from orchestrator.launch.open_run import Setting
+    from orchestrator.track.environment import mlflow_environment
+    from orchestrator.track.mlflow import MlflowTracker
+
+    os.environ.update(mlflow_environment())
+    return Setting(
+        home=home,
+        open_tracker=lambda: MlflowTracker(store),
+        started_unix_s=started_unix_s,
+        user=os.environ.get("USER"),
+        commit=commit_here(),
+        extensions=home.extensions(os.environ),
+    )
 
 
 def forecast_to_show(

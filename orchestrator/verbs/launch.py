@@ -7,7 +7,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import DoesNotFitError, ExitCode, UsageError
-from orchestrator.verbs.base import answer, forecast_to_show, home_path, machine_for, say
+from orchestrator.verbs.base import (
+    answer,
+    forecast_to_show,
+    home_path,
+    machine_for,
+    say,
+    setting_for,
+)
 
 if TYPE_CHECKING:
     from orchestrator.forecast.forecast import Forecast
@@ -17,18 +24,15 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
     """Run a job."""
     from orchestrator.launch.cluster_address import read_address
     from orchestrator.launch.compiled_ops import make_ready
-    from orchestrator.launch.git_commit import commit_here
     from orchestrator.launch.home import open_home
     from orchestrator.launch.in_process import InProcessLauncher
     from orchestrator.launch.preflight import plan_job
     from orchestrator.launch.ray_train import RayLauncher
-    from orchestrator.launch.run import Setting, run_plan
+    from orchestrator.launch.run import run_plan
     from orchestrator.render.forecast import short_forecast_text
     from orchestrator.render.run import plan_text, result_text, where_to_look
     from orchestrator.spec.load import load_job
     from orchestrator.terminal import Display
-    from orchestrator.track.environment import mlflow_environment
-    from orchestrator.track.mlflow import MlflowTracker
     from orchestrator.track.store import store_of
 
     if options.in_process and options.address:
@@ -46,7 +50,6 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
             )
         store = store_of(job, state=home_path(options))
         home = open_home(home_path(options))
-        os.environ.update(mlflow_environment())
         say(options, plan_text(plan))
         if not options.no_forecast:
             made = forecast_to_show(job, plan, home=home, alone=address is None)
@@ -54,20 +57,12 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
             plan = dataclasses.replace(
                 plan, forecast=made, forced=_is_forced(options, made, force=options.force)
             )
-        extensions = home.extensions(os.environ)
+        setting = setting_for(home, store, started_unix_s=started_unix_s)
         make_ready(
             plan.compiled_ops,
-            folder=extensions,
+            folder=setting.extensions,
             environment=os.environ,
             show=lambda line: say(options, line),
-        )
-        setting = Setting(
-            home=home,
-            open_tracker=lambda: MlflowTracker(store),
-            started_unix_s=started_unix_s,
-            user=os.environ.get("USER"),
-            commit=commit_here(),
-            extensions=extensions,
         )
         say(options, "\nStarting the ranks; this takes about ten seconds")
         logs = home.run_folder(plan.spec.name, at_unix_s=started_unix_s) / "logs"

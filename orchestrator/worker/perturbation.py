@@ -8,14 +8,15 @@ how much.
 import torch
 
 
-def move_weights(model: torch.nn.Module, *, by: float) -> None:
+def move_weights(model: torch.nn.Module, *, by: float, seed: int) -> None:
     """Move every floating weight up or down by a share of its own size, the same on every rank.
 
     Args:
         model: whole, not sharded yet.
         by: the share; below what the weights' type can tell, each moves to its neighbour.
+        seed: which go up and which down.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for weight in model.parameters():
             if not weight.is_floating_point():

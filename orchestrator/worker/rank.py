@@ -240,7 +240,7 @@ def _build(
         mark_all(trace, module_roles(model))
         clock.lap("model")
         if extent.weights_off_by is not None:
-            move_weights(model, by=extent.weights_off_by)
+            move_weights(model, by=extent.weights_off_by, seed=extent.off_seed)
         engine = build_engine(plan, model, device=device)
         tell_roles(trace, engine)
         clock.lap("engine")

@@ -67,7 +67,7 @@ def entry(  # noqa: PLR0913 - each is a knob of its own
         evals=(),
         startup_s={},
         ranks=ranks,
-        circumstances=_filled(Circumstances, **told, **(circumstances or {})),
+        circumstances=_filled(Circumstances, **{**told, **(circumstances or {})}),
         **(record or {}),
     )
     settings: dict[str, Any] = {

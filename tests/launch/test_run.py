@@ -10,7 +10,8 @@ import pytest
 from orchestrator.errors import InfeasibleError, UsageError
 from orchestrator.launch.failure import RankError, RunError, judge
 from orchestrator.launch.home import open_home
-from orchestrator.launch.run import Setting, run_plan
+from orchestrator.launch.open_run import Setting
+from orchestrator.launch.run import run_plan
 from orchestrator.launch.unsent import UnsentRecords
 from orchestrator.measure.sample import RankSample, Record
 from orchestrator.plan.launch_plan import make_plan
@@ -94,7 +95,7 @@ def test_a_run_that_goes_well_is_finished_with_its_documents(run, tracker):
     assert finished.n_unsent == 0
     assert stored(tracker).status == "FINISHED"
     documents = {"job.yaml", "plan.json", "deepspeed.json", "environment.json"}
-    results = {"summary.json", "ranks.csv", "ranks.txt", "ledgers.csv"}
+    results = {"summary.json", "throughput.json", "ranks.csv", "ranks.txt", "ledgers.csv"}
     # Nothing was traced, so there is no ledger and no timeline to draw.
     plots = {
         f"plots/{name}.{kind}" for name in ("step_time", "heat_map") for kind in ("png", "svg")

@@ -55,6 +55,13 @@ def test_throughput_is_the_median_after_two_steps_without_probes(two_ranks):
     assert run.circumstances.n_measured_steps == 3
 
 
+def test_the_speed_of_every_measured_step_can_be_had(two_ranks):
+    tally = RunTally()
+    for record in two_ranks:
+        tally.take(record)
+    assert tally.samples_per_s() == pytest.approx([8.0, 16 / 3, 3.2])
+
+
 def test_rank_times_are_medians_over_the_same_steps(two_ranks):
     first, second = summed(two_ranks).ranks
     assert first.step_s.median == 2
