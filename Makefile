@@ -10,7 +10,7 @@ SETUP := .venv/.set-up
 RUN = $(BIN)/orchestrator $@ $(if $(JOB),$(JOB),$(error say which job: make $@ JOB=jobs/resnet_zero2.yaml)) \
       $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 
-.PHONY: help setup launch forecast plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
+.PHONY: help setup launch compare forecast plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
         fmt lint types golden bench bench-measuring bench-forecast bench-telemetry lock clean
 
 help:      ## list the targets
@@ -24,6 +24,8 @@ $(SETUP): pyproject.toml .constraints.txt
 setup: $(SETUP) ## install everything into .venv, as pinned in .constraints.txt
 
 launch: $(SETUP)   ## train: make launch JOB=jobs/resnet_zero2.yaml
+	@$(RUN)
+compare: $(SETUP)  ## every strategy of a job side by side: make compare JOB=jobs/resnet_compare.yaml
 	@$(RUN)
 forecast: $(SETUP) ## what a job will cost; ARGS="--grid", "--workers 64 --device h200", "--params 7.5e9"
 	@$(BIN)/orchestrator forecast $(JOB) $(foreach pair,$(SET),--set $(pair)) $(ARGS)
@@ -59,7 +61,9 @@ bench: $(SETUP)    ## what a launch costs over bare torchrun; a few minutes
 	@$(BIN)/python tests/benchmarks/against_torchrun.py $(ARGS)
 bench-measuring: $(SETUP) ## what measuring costs an ordinary step
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/measuring.py $(ARGS)
-bench-forecast: $(SETUP) ## forecasts against real runs, every strategy; 20 minutes, ARGS="--quick" for two
+bench-compare: $(SETUP)  ## every strategy of a job side by side: make compare JOB=jobs/resnet_compare.yaml
+	@$(RUN)
+forecast: $(SETUP) ## forecasts against real runs, every strategy; 20 minutes, ARGS="--quick" for two
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/forecast_accuracy.py $(ARGS)
 bench-telemetry: $(SETUP) ## 1,000 ranks' records into MLflow, as fast as they come
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/telemetry.py $(ARGS)

@@ -22,7 +22,7 @@ from orchestrator.errors import (
     UsageError,
 )
 from orchestrator.launch.stop_signals import StopSignals
-from orchestrator.terminal import Voice, said_aloud
+from orchestrator.terminal.voice import Voice, said_aloud
 
 # What became of a launch that ended before it had a record; of wrong input nothing became.
 _OUTCOMES = {
@@ -134,11 +134,32 @@ def _parser() -> argparse.ArgumentParser:
         "--in-process", action="store_true", help="one worker in this process, without Ray"
     )
     _add_forecast(verb)
+    _add_compare(verb)
     verb("doctor", "say what this machine has and lacks", "look", job=False)
     ui = verb("ui", "open MLflow on what was recorded", "look", job=False)
     ui.add_argument("--port", type=int, help="port to listen on (default: 5000 or the next free)")
     verb("schema", "print the JSON schema of the job file", "plan", job=False)
     return parser
+
+
+def _add_compare(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    compare = verb("compare", "run a job's strategies side by side", "compare", job=True)
+    compare.add_argument("--address", help="Ray cluster (else RAY_ADDRESS, else a Ray of its own)")
+    compare.add_argument(
+        "-v", "--verbose", action="store_true", help="let Ray and the ranks talk to the terminal"
+    )
+    compare.add_argument(
+        "--no-forecast", action="store_true", help="without forecasts, some seconds earlier"
+    )
+    compare.add_argument(
+        "--force", action="store_true", help="run also what does not fit by its forecast"
+    )
+    compare.add_argument(
+        "--isolate", action="store_true", help="every strategy in processes of its own; slower"
+    )
+    compare.add_argument(
+        "--fresh", action="store_true", help="do not go on with an unfinished comparison"
+    )
 
 
 def _function(verb: str) -> Callable[[argparse.Namespace, float], int]:

@@ -23,7 +23,7 @@ NAMED_BY_STRATEGY = frozenset(
 """What a strategy's own name tells."""
 _MICRO = "training.micro_batch_size"
 _SHORT = {"training.gradient_accumulation_steps": "accum"}
-_BAD = re.compile(r"[^A-Za-z0-9.+-]+")
+_BAD = re.compile(r"[^A-Za-z0-9.-]+")
 LONGEST_NAME = 80
 
 
@@ -32,7 +32,7 @@ class Strategy:
     """One of a comparison's strategies."""
 
     name: str
-    """No other of the comparison has it; letters, digits and `. - + _`."""
+    """No other of the comparison has it; letters, digits and `. - _`."""
     changes: Mapping[str, Any]
     """Dotted key -> what it is changed to."""
     spec: JobSpec

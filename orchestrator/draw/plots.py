@@ -3,7 +3,6 @@
 The door of this room: matplotlib is imported when a run is drawn, which takes half a second.
 """
 
-import io
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -12,11 +11,7 @@ from orchestrator.measure.run_record import RunRecord
 from orchestrator.measure.sample import MemoryTimeline
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from orchestrator.draw.rank_grid import RankGrid
-
-FOLDER = "plots"
 
 
 def draw_run(
@@ -42,6 +37,7 @@ def draw_run(
     """
     import matplotlib
 
+    from orchestrator.draw.figure_files import figure_files
     from orchestrator.draw.heat_map import heat_map_figure
     from orchestrator.draw.ledger import ledger_figure
     from orchestrator.draw.step_time import step_time_figure
@@ -62,7 +58,7 @@ def draw_run(
         files: dict[str, bytes] = {}
         for plot, figure in figures.items():
             if figure is not None:
-                files |= _files(figure, plot)
+                files |= figure_files(figure, plot=plot)
         return files
 
 
@@ -71,16 +67,3 @@ def _fullest(record: RunRecord, timelines: Mapping[int, MemoryTimeline]) -> Memo
     peaks = {row.rank: row.peak_bytes or 0 for row in record.ranks}
     rank = max(sorted(timelines), key=lambda rank: peaks.get(rank, 0), default=None)
     return None if rank is None else timelines[rank]
-
-
-def _files(figure: "Figure", plot: str) -> dict[str, bytes]:
-    # Laid out once for both files: that is what takes longest.
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", metadata={"Software": None})
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    return {
-        f"{FOLDER}/{plot}.png": png.getvalue(),
-        f"{FOLDER}/{plot}.svg": svg.getvalue(),
-    }

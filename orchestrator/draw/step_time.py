@@ -8,12 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import StrMethodFormatter
 
+from orchestrator.draw.step_parts import draw_parts, part_patches, stacked
 from orchestrator.draw.style import (
     GRID,
     HATCH,
     INK,
     NUMBERS,
-    PART_COLOURS,
     SMALL_PT,
     TEXT_PT,
     new_figure,
@@ -25,8 +25,6 @@ MAX_BARS = 16
 """Beyond so many ranks the slowest are shown."""
 RAISED = 0.08
 """How far a bar is above the middle of its row, for communication to have room."""
-PARTS = ("data", "forward", "backward", "optimizer", "logging")
-"""What a step consists of one after the other."""
 COMMUNICATION: dict[str, Any] = {
     "facecolor": "white",
     "edgecolor": INK,
@@ -34,11 +32,6 @@ COMMUNICATION: dict[str, Any] = {
     "hatch": HATCH,
 }
 """How its patch looks: unlike the parts, which it overlaps."""
-LEGEND_WORDS = {
-    "rest": "rest of the step",
-    "checkpoint": "checkpoint: longer by this when saving",
-    "communication": "communication: overlaps the others, from one profiled step",
-}
 
 
 def step_time_figure(ranks: Sequence[RankRow], *, name: str) -> Figure | None:
@@ -72,10 +65,10 @@ def step_time_figure(ranks: Sequence[RankRow], *, name: str) -> Figure | None:
     )
     used: set[str] = set()
     for place, row in enumerate(shown):
-        parts = _stacked(row.step_s)
+        parts = stacked(row.step_s)
         if saves_fit and row.step_s.checkpoint:
             parts.append(("checkpoint", row.step_s.checkpoint))
-        end_s = _draw_parts(axes, place, parts)
+        end_s = draw_parts(axes, parts, place=place - RAISED, height=0.5)
         is_slowest = row is slowest and len(ranks) > 1
         _write_total(axes, place, row.step_s, end_s=end_s, is_slowest=is_slowest)
         used |= {part for part, _ in parts}
@@ -94,31 +87,6 @@ def _subtitle(n_shown: int, *, n_ranks: int) -> str:
     elif n_shown < n_ranks:
         words += f" {n_shown} of {n_ranks} ranks; the others have not measured a step."
     return words
-
-
-def _stacked(times: StepTimes) -> list[tuple[str, float]]:
-    """Part -> seconds, in order, with the rest of the median step."""
-    parts = [(part, seconds) for part in PARTS if (seconds := getattr(times, part))]
-    rest_s = (times.median or 0.0) - sum(seconds for _, seconds in parts)
-    # Medians of parts need not add up to the median; below a microsecond it is rounding.
-    return [*parts, ("rest", rest_s)] if rest_s >= 1e-6 else parts
-
-
-def _draw_parts(axes: Axes, place: int, parts: Sequence[tuple[str, float]]) -> float:
-    """Draw one bar; says where it ends, in seconds."""
-    end_s = 0.0
-    for part, seconds in parts:
-        axes.barh(
-            place - RAISED,
-            seconds * 1e3,
-            0.5,
-            left=end_s * 1e3,
-            color=PART_COLOURS[part],
-            edgecolor="white",
-            linewidth=0.6,
-        )
-        end_s += seconds
-    return end_s
 
 
 def _draw_communication(axes: Axes, seconds: Sequence[float | None]) -> None:
@@ -159,13 +127,9 @@ def _label_axes(axes: Axes, shown: Sequence[RankRow]) -> None:
 
 
 def _draw_legend(figure: Figure, used: set[str]) -> None:
-    patches = [
-        Patch(facecolor=colour, edgecolor="white", label=LEGEND_WORDS.get(part, part))
-        for part, colour in PART_COLOURS.items()
-        if part in used
-    ]
+    patches = part_patches(used)
     if "communication" in used:
-        words = LEGEND_WORDS["communication"]
+        words = "communication: overlaps the others, from one profiled step"
         patches.append(Patch(label=words, **COMMUNICATION))
     figure.legend(
         handles=patches, loc="outside lower center", ncols=3, frameon=False, fontsize=TEXT_PT

@@ -4,6 +4,7 @@ Figures are made without pyplot, so that nothing global keeps them alive and no 
 """
 
 import textwrap
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -86,6 +87,8 @@ SETTINGS: dict[str, Any] = {
     "font.size": TEXT_PT,
     "hatch.linewidth": 0.5,
     "svg.hashsalt": "orchestrator",
+    # Names may have dollars in them.
+    "text.parse_math": False,
 }
 """Settings under which everything is drawn, whatever the user's matplotlibrc says."""
 
@@ -101,6 +104,24 @@ def new_figure(
         across_in: width, inches.
         height_in: height, inches, titles included.
     """
+    figure, (axes,) = new_panels(
+        title=title, subtitle=subtitle, across_in=across_in, height_in=height_in, shares=(1,)
+    )
+    return figure, axes
+
+
+def new_panels(
+    *, title: str, subtitle: str, across_in: float, height_in: float, shares: Sequence[float]
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure with pairs of axes above each other that share their x axis.
+
+    Args:
+        title: what is shown, bold; shortened where the figure is too narrow.
+        subtitle: how to read it, above the first panel; broken into lines.
+        across_in: width, inches.
+        height_in: height, inches, titles included.
+        shares: a panel's height to that of the others, from above.
+    """
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     figure = Figure(figsize=(across_in, height_in), dpi=PNG_DPI, layout=layout)
     figure.suptitle(
@@ -112,18 +133,27 @@ def new_figure(
         color=INK,
         parse_math=False,
     )
-    axes = figure.add_subplot()
+    grid = figure.add_gridspec(len(shares), 1, height_ratios=shares)
+    panels: list[Axes] = []
+    for place in range(len(shares)):
+        axes = figure.add_subplot(grid[place], sharex=panels[0] if panels else None)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(QUIET)
+        axes.tick_params(colors=QUIET, labelcolor=INK, labelsize=SMALL_PT)
+        axes.set_axisbelow(True)
+        panels.append(axes)
+    write_over(panels[0], subtitle, across_in=across_in)
+    return figure, panels
+
+
+def write_over(axes: Axes, words: str, *, across_in: float) -> None:
+    """Write how to read a panel above it, broken into lines."""
     axes.set_title(
-        textwrap.fill(subtitle, int((across_in - 1.2) * LETTERS_PER_IN)),
+        textwrap.fill(words, int((across_in - 1.2) * LETTERS_PER_IN), break_on_hyphens=False),
         loc="left",
         fontsize=TEXT_PT,
         color=QUIET,
     )
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(QUIET)
-    axes.tick_params(colors=QUIET, labelcolor=INK, labelsize=SMALL_PT)
-    axes.set_axisbelow(True)
-    return figure, axes
 
 
 def category_fill(category: str, *, white: float = 0.0) -> dict[str, Any]:
@@ -167,10 +197,24 @@ def width_in(text: str, *, size_pt: float, bold: bool = False) -> float:
     return float(width_pt) / 72
 
 
-def shortened(text: str, *, room_in: float) -> str:
-    """Cut a title that is wider than so many inches, with an ellipsis for what is missing."""
-    if width_in(text, size_pt=TITLE_PT, bold=True) <= room_in:
+def shortened(
+    text: str, *, room_in: float, size_pt: float = TITLE_PT, bold: bool = True, n_last: int = 0
+) -> str:
+    """Cut a line that is wider than so many inches, with an ellipsis for what is missing.
+
+    Args:
+        text: one line.
+        room_in: how wide it may be.
+        size_pt: type size; a title's.
+        bold: heavy type.
+        n_last: how many of its last letters stay, after the ellipsis.
+    """
+    if width_in(text, size_pt=size_pt, bold=bold) <= room_in:
         return text
-    while len(text) > 1 and width_in(text + "…", size_pt=TITLE_PT, bold=True) > room_in:
-        text = text[:-1]
-    return text + "…"
+    head, tail = text[: len(text) - n_last], "…" + text[len(text) - n_last :]
+    n_fitting = bisect_right(
+        range(1, len(head) + 1),
+        room_in,
+        key=lambda n: width_in(head[:n] + tail, size_pt=size_pt, bold=bold),
+    )
+    return head[: max(1, n_fitting)] + tail

@@ -24,13 +24,20 @@ class Follower:
     Args:
         spool_paths: in the order in which they are written.
         hand_on: takes the number of the spool, from 0, and a record.
+        on_whole: told the number of a spool that every rank is done with.
     """
 
     def __init__(
-        self, spool_paths: Sequence[Path], *, hand_on: Callable[[int, Record], None]
+        self,
+        spool_paths: Sequence[Path],
+        *,
+        hand_on: Callable[[int, Record], None],
+        on_whole: Callable[[int], None] = lambda _number: None,
     ) -> None:
         self._spool_paths = tuple(spool_paths)
         self._hand_on = hand_on
+        self._on_whole = on_whole
+        self.has_heard = False
         self._number = 0
         self._offset = 0
         self._world_size: int | None = None
@@ -71,13 +78,14 @@ class Follower:
             if part.n_corrupt:
                 log.warning("%d damaged lines in %s", part.n_corrupt, path)
             if part.records:
-                self._heard_s = time.monotonic()
+                self._heard_s, self.has_heard = time.monotonic(), True
             for record in part.records:
                 self._hand_on(self._number, record)
                 self._note(record)
             if part.offset == self._offset:
                 if not self._is_whole():
                     return
+                self._on_whole(self._number)
                 self._number += 1
                 self._offset, self._world_size = 0, None
                 self._done.clear()

@@ -3,8 +3,9 @@
 Touches shadow processes and the state folder, through `Shadows`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from orchestrator.forecast.allocator_settings import AllocatorSettings, settings_from_env
 from orchestrator.forecast.assemble import Asked, Evidence, assemble
@@ -22,8 +23,10 @@ from orchestrator.measure.devices import find_device
 from orchestrator.plan.forecast_setup import setup_of
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.units import GIB
-from orchestrator.worker.shadow.requests import ProfileRequest, ShadowRequest
+from orchestrator.worker.shadow.requests import ProfileRequest, Request, ShadowRequest
 
+_N_ASKED_FIRST = 3
+"""A profile and the two self-tests, before the shadow runs."""
 MOST_RANKS_COMPARED = 16
 """Up to so many ranks the closed form looks at each to find the fullest."""
 
@@ -67,20 +70,55 @@ class Forecaster:
             rank: which rank; `None`: the fullest.
             notes: to be told with it.
         """
+        return self.forecast_all([plan], rank=rank, notes=notes)[0]
+
+    def forecast_all(
+        self, plans: Sequence[LaunchPlan], *, rank: int | None = None, notes: Sequence[str] = ()
+    ) -> list[Forecast]:
+        """Forecast plans, all shadow runs in one process; see `forecast`."""
+        asked = [self._questions(plan, rank) for plan in plans]
+        told = iter(self._shadows.ask([one for questions in asked for one in questions]))
+        answers = [list(islice(told, len(questions))) for questions in asked]
+        # Of many ranks, the one that the closed form says is fullest is run once that is known.
+        waiting = {
+            number: self._request(plan, _fullest(plan, given[0], rank))
+            for number, (plan, given) in enumerate(zip(plans, answers, strict=True))
+            if len(given) == _N_ASKED_FIRST and broken_shim(*given[1:]) is None
+        }
+        for number, shadow in zip(waiting, self._ask_some(waiting.values()), strict=True):
+            answers[number].append(shadow)
+        return [
+            self._answered(plan, given, rank=rank, notes=notes)
+            for plan, given in zip(plans, answers, strict=True)
+        ]
+
+    def _questions(self, plan: LaunchPlan, rank: int | None) -> list[Request]:
         test = self_test(stage=plan.spec.zero.stage, precision=_tested_precision(plan))
-        # Of two ranks both are run at once; of more, the one that the closed form says is fullest.
-        first = _first_ranks(plan, rank)
-        requests = [self._request(plan, one) for one in first]
-        profile, *rest = self._shadows.ask([ProfileRequest(plan=plan), *test, *requests])
+        # Of two ranks both are run at once.
+        requests = [self._request(plan, one) for one in _first_ranks(plan, rank)]
+        return [ProfileRequest(plan=plan), *test, *requests]
+
+    def _ask_some(
+        self, requests: Iterable[ShadowRequest]
+    ) -> list[ShadowResult | ModelProfile | str]:
+        found = list(requests)
+        return self._shadows.ask(found) if found else []
+
+    def _answered(
+        self,
+        plan: LaunchPlan,
+        answers: Sequence[ShadowResult | ModelProfile | str],
+        *,
+        rank: int | None,
+        notes: Sequence[str],
+    ) -> Forecast:
+        profile, *rest = answers
         known = profile if isinstance(profile, ModelProfile) else None
         asked = self.asked(plan, profile=known, notes=notes)
-        broken = broken_shim(*rest[: len(test)])
-        shadows = rest[len(test) :]
-        fullest = fullest_rank(plan, known) if rank is None else rank
-        if broken is None and not shadows:
-            shadows = self._shadows.ask([self._request(plan, fullest)])
-        why = _why_not(shadows, broken)
+        shadows = rest[_N_ASKED_FIRST - 1 :]
+        why = _why_not(shadows, broken_shim(*rest[: _N_ASKED_FIRST - 1]))
         if why is not None:
+            fullest = _fullest(plan, profile, rank)
             return self._closed(plan, asked, known, why=why, rank=fullest)
         results = [shadow for shadow in shadows if isinstance(shadow, ShadowResult)]
         shadow = max(results, key=lambda one: max(one.phase_peak_bytes.values()))
@@ -192,6 +230,13 @@ def fullest_rank(plan: LaunchPlan, profile: ModelProfile | None) -> int:
         return max(sum(ledger.values()) for ledger in made.phase_ledgers.values())
 
     return max(ranks, key=peak)
+
+
+def _fullest(plan: LaunchPlan, profile: object, rank: int | None) -> int:
+    """The rank that was asked for, or else the fullest."""
+    if rank is not None:
+        return rank
+    return fullest_rank(plan, profile if isinstance(profile, ModelProfile) else None)
 
 
 def _first_ranks(plan: LaunchPlan, rank: int | None) -> list[int]:

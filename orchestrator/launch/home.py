@@ -31,14 +31,20 @@ class Home:
         Raises:
             UsageError: it cannot be made.
         """
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(at_unix_s))
-        fraction = int(at_unix_s * 1000) % 1000
-        folder = self.path / "runs" / f"{stamp}-{fraction:03d}-{name}"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as err:
-            raise UsageError(f"run folder {folder} cannot be made: {err.strerror}") from err
-        return folder
+        return _made(self.path / "runs" / _stamped(name, at_unix_s=at_unix_s))
+
+    def comparison_folder(self, name: str, *, at_unix_s: float) -> Path:
+        """Make the folder of one comparison, named as a run's.
+
+        Raises:
+            UsageError: it cannot be made.
+        """
+        return _made(self.comparisons / _stamped(name, at_unix_s=at_unix_s))
+
+    @property
+    def comparisons(self) -> Path:
+        """Where comparisons lie, a folder each."""
+        return self.path / "comparisons"
 
     @property
     def receipts(self) -> Path:
@@ -101,6 +107,19 @@ def open_home(path: Path) -> Home:
 def versions() -> dict[str, str]:
     """Library -> version, as installed."""
     return {name: version(name) for name in _LIBRARIES}
+
+
+def _stamped(name: str, *, at_unix_s: float) -> str:
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(at_unix_s))
+    return f"{stamp}-{int(at_unix_s * 1000) % 1000:03d}-{name}"
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise UsageError(f"run folder {folder} cannot be made: {err.strerror}") from err
+    return folder
 
 
 def _extensions_name() -> str:

@@ -60,6 +60,12 @@ class InProcessLauncher:
             )
             raise RunError(judge({0: error}, last_steps=last_steps)) from err
 
+    def abort(self) -> None:
+        """Do nothing: one's own thread cannot be ended."""
+
+    def renew(self) -> None:
+        """Do nothing: nothing was started."""
+
 
 def _train(rank: "Rank", launch: Launch, *, last_steps: dict[int, int]) -> None:
     with SpoolWriter(launch.spool_path) as spool:

@@ -44,7 +44,7 @@ class RayStartError(OrchestratorError):
 
 
 class LocalRay:
-    """Started once, stopped once.
+    """Started, stopped, and started again if need be.
 
     Args:
         verbose: let Ray talk to the terminal.
@@ -54,6 +54,11 @@ class LocalRay:
         self._verbose = verbose
         self._folder: Path | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped."""
+        return self._folder is not None
 
     def start(self, resources: Resources) -> None:
         """Start Ray for what a run needs; `apply_environment` comes before.

@@ -215,19 +215,19 @@ def seal(run: OpenRun, record: RunRecord, *, plots: bool = True) -> None:
     )
 
 
-def note_failure(run: OpenRun, failure: Failure) -> None:
+def note_failure(run: OpenRun, failure: Failure) -> RankFailure:
     """Write into a run's spool why it ended early."""
+    told = RankFailure(
+        rank=failure.rank,
+        step=failure.step,
+        time_unix_s=time.time(),
+        outcome=failure.outcome,
+        message=failure.message,
+        details=failure.details,
+    )
     with SpoolWriter(run.outbox.spool_path) as spool:
-        spool.append(
-            RankFailure(
-                rank=failure.rank,
-                step=failure.step,
-                time_unix_s=time.time(),
-                outcome=failure.outcome,
-                message=failure.message,
-                details=failure.details,
-            )
-        )
+        spool.append(told)
+    return told
 
 
 def _beside_forecast(record: RunRecord, plan: LaunchPlan, receipt: Receipt | None) -> RunRecord:

@@ -30,16 +30,28 @@ class Examined:
     n_params: int
 
 
-def plan_job(job: JobFile, *, machine: Machine, environment: Mapping[str, str]) -> LaunchPlan:
+def plan_job(
+    job: JobFile,
+    *,
+    machine: Machine,
+    environment: Mapping[str, str],
+    examined: Examined | None = None,
+) -> LaunchPlan:
     """Make the plan of a job, looking into user code and data files where there are any.
+
+    Args:
+        job: the checked job file.
+        machine: what there is to run on.
+        environment: of this process.
+        examined: what a look at the very same model and data told before; then there is no other.
 
     Raises:
         SpecError: something in the job file is wrong or does not fit.
         InfeasibleError: the machine has less than is asked for.
     """
     cpu_adam = has_compiler(environment)
-    n_params = None
-    if _has_user_parts(job):
+    n_params = None if examined is None else examined.n_params
+    if examined is None and has_user_parts(job):
         # Everything that needs no user code is checked first: it takes no time.
         make_plan(job, machine=machine, n_params=1, cpu_adam=cpu_adam)
         n_params = examine(job, environment=environment).n_params
@@ -102,7 +114,8 @@ def _ended_without_answer(
     return SpecError([job.problem(running, message)])
 
 
-def _has_user_parts(job: JobFile) -> bool:
+def has_user_parts(job: JobFile) -> bool:
+    """Whether a job has code or data of the user's own, which must be looked at."""
     data = job.spec.data
     return (
         isinstance(job.spec.model, FactoryModel)

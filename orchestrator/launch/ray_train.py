@@ -51,6 +51,10 @@ class RayLauncher:
             ray.shutdown()
             self._joined = False
 
+    def renew(self) -> None:
+        """Stop the Ray of this run; the next `run` starts another. A cluster stays joined."""
+        self._local_ray.stop()
+
     def cluster(self) -> Machine:
         """Connect to the cluster and say what it has.
 
@@ -114,7 +118,8 @@ class RayLauncher:
             apply_environment(launch.rank_environment)
         with _imported_beside():
             if self._address is None:
-                self._local_ray.start(launch.plan.resources)
+                if not self._local_ray.is_running:
+                    self._local_ray.start(launch.plan.resources)
             else:
                 self._check_free(launch.plan.resources)
 

@@ -188,7 +188,7 @@ def _question(request: Request) -> dict[str, Any]:
     question: dict[str, Any] = {
         "kind": type(request).__name__,
         "spec": spec,
-        "user_code": _user_code(plan),
+        "user_code": user_code(plan),
         "batch": asdict(plan.batch),
         "device": plan.resources.device,
     }
@@ -213,7 +213,7 @@ def _without_lr(config: dict[str, Any] | None) -> dict[str, Any] | None:
     return {**config, "optimizer": {**config["optimizer"], "params": params}}
 
 
-def _user_code(plan: LaunchPlan) -> list[dict[str, str]]:
+def user_code(plan: LaunchPlan) -> list[dict[str, str]]:
     """Name -> content hash of the user's modules, which a factory may import, by folder."""
     sections = (plan.spec.model, plan.spec.data)
     if not any(isinstance(section, FactoryModel | FactoryData) for section in sections):

@@ -52,7 +52,7 @@ def verdict(errors: Mapping[int, RankError], launch: Launch) -> RunError:
         errors: rank -> what Ray says it ended with; at least one.
         launch: whose records and logs tell the rest.
     """
-    last_steps, pids = _told(launch)
+    steps, pids = _told(launch)
     told = {
         rank: replace(
             error,
@@ -63,7 +63,7 @@ def verdict(errors: Mapping[int, RankError], launch: Launch) -> RunError:
         )
         for rank, error in errors.items()
     }
-    return RunError(judge(told, last_steps=last_steps))
+    return RunError(judge(told, last_steps=steps))
 
 
 def unfinished(launches: Sequence[Launch]) -> Launch:
@@ -76,6 +76,11 @@ def unfinished(launches: Sequence[Launch]) -> Launch:
         if len(ranks_done(launch)) < n_ranks:
             return launch
     return launches[-1]
+
+
+def last_steps(launch: Launch) -> dict[int, int]:
+    """Rank -> the last step it told of."""
+    return _told(launch)[0]
 
 
 def ranks_done(launch: Launch) -> set[int]:

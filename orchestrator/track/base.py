@@ -34,12 +34,15 @@ class RunStart:
     """Milliseconds since 1970."""
     params: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
-    """`mlflow.parentRunId` makes it a child of a comparison, `mlflow.user` names who ran it."""
+    """`mlflow.user` names who ran it."""
+    parent_key: str | None = None
+    """Key of the run that this one is a part of, in the same experiment; that one starts first."""
 
     def __post_init__(self) -> None:
         """Refuse a key that stores could not search for."""
-        if not _KEY.fullmatch(self.key):
-            raise ValueError(f"run key {self.key!r} is not letters, digits and . _ -")
+        for key in (self.key, self.parent_key):
+            if key is not None and not _KEY.fullmatch(key):
+                raise ValueError(f"run key {key!r} is not letters, digits and . _ -")
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values; `RunStart(**values)` reads them back."""
@@ -78,6 +81,11 @@ def status_of(outcome: Outcome) -> RunStatus:
     if outcome == "ok":
         return "FINISHED"
     return "KILLED" if outcome == "interrupted" else "FAILED"
+
+
+KIND_TAG = "orchestrator.kind"
+COMPARISON = "comparison"
+"""What a run is tagged with that stands for a comparison; its strategies are its children."""
 
 
 def run_link(base_url: str, run: TrackedRun) -> str:

@@ -60,6 +60,17 @@ class Delivery:
             pass
         return bool(self._ready)
 
+    def begin(self, tracker: Tracker) -> None:
+        """Start the run in the store, unless it is there.
+
+        Raises:
+            TrackingUnavailableError: the store is away; call again.
+            TrackingRefusedError: the store does not want it.
+            OSError: the outbox cannot be read or written.
+        """
+        if self._delivered.run is None:
+            self._note(run=tracker.start(self._outbox.start()))
+
     def send(self, tracker: Tracker) -> None:
         """Send all there is at this moment, and the end if the run has ended.
 
@@ -70,8 +81,7 @@ class Delivery:
         """
         # Looked at first: what is written before the finish is then surely seen below.
         finish = self._outbox.finished()
-        if self._delivered.run is None:
-            self._note(run=tracker.start(self._outbox.start()))
+        self.begin(tracker)
         self._send_files(tracker)
         while self.read():
             self._send_ready(tracker)

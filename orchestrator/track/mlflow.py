@@ -11,21 +11,27 @@ from typing import Any
 
 from orchestrator.measure.points import MetricPoint
 from orchestrator.track.base import (
+    COMPARISON,
+    KIND_TAG,
     RunStart,
     RunStatus,
     TrackedRun,
     TrackingRefusedError,
     TrackingUnavailableError,
 )
+from orchestrator.track.comparison_view import comparison_view
 from orchestrator.track.environment import silence
 from orchestrator.track.names import MAX_PARAM_VALUE, MAX_TAG_VALUE, entity_name, short
 from orchestrator.track.store import Store, create_store
-from orchestrator.track.views import experiment_views, run_views
+from orchestrator.track.views import View, experiment_views, run_views
 
 MAX_METRICS = 1000
 MAX_PARAMS = 100
 MAX_TAGS = 100
+MAX_CHILDREN = 2000
+"""Strategies of a comparison, the most that a job file may ask for."""
 KEY_TAG = "orchestrator.run_key"
+PARENT_TAG = "mlflow.parentRunId"
 _RETRY = frozenset(
     {
         "INTERNAL_ERROR",
@@ -72,14 +78,17 @@ class MlflowTracker:
         """Create the run with its parameters and tags, or find the one with its key."""
         with _translated():
             experiment_id = self._experiment(run.experiment)
-            found = self._client.search_runs(
-                [experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{run.key}'", max_results=1
-            )
-            created = found[0] if found else self._create(run, experiment_id)
+            tags = {entity_name(key): value for key, value in run.tags.items()}
+            if run.parent_key is not None:
+                tags[PARENT_TAG] = self._parent(run.parent_key, experiment_id)
+            found = self._with_key(run.key, experiment_id)
+            created = found or self._create(run, experiment_id)
+            if created.info.status != "RUNNING":
+                # It had ended, and goes on.
+                self._client.update_run(created.info.run_id, status="RUNNING")
             # What the run has is left alone: MLflow refuses to change a parameter.
             params = {entity_name(key): value for key, value in run.params.items()}
             missing = {k: v for k, v in params.items() if k not in created.data.params}
-            tags = {entity_name(key): value for key, value in run.tags.items()}
             self._log_settings(created.info.run_id, missing, tags)
         return TrackedRun(experiment_id=experiment_id, run_id=created.info.run_id)
 
@@ -105,11 +114,40 @@ class MlflowTracker:
     def finish(self, run: TrackedRun, *, status: RunStatus, end_time_ms: int) -> None:
         """Close the run, and lay out the charts that its links open."""
         with _translated():
-            keys = self._client.get_run(run.run_id).data.metrics
-            views = run_views(keys, run_id=run.run_id)
-            for view in [*views, *experiment_views(keys, now_ms=end_time_ms)]:
+            for view in self._views(run, end_time_ms=end_time_ms):
                 self._client.set_experiment_tag(run.experiment_id, view.tag_key, view.tag_value)
             self._client.set_terminated(run.run_id, status=status, end_time=end_time_ms)
+
+    def _views(self, run: TrackedRun, *, end_time_ms: int) -> list[View]:
+        data = self._client.get_run(run.run_id).data
+        if data.tags.get(KIND_TAG) != COMPARISON:
+            keys = data.metrics
+            return [
+                *run_views(keys, run_id=run.run_id),
+                *experiment_views(keys, now_ms=end_time_ms),
+            ]
+        children = self._client.search_runs(
+            [run.experiment_id],
+            filter_string=f"tags.`{PARENT_TAG}` = '{run.run_id}'",
+            max_results=MAX_CHILDREN,
+        )
+        keys = {key for child in children for key in child.data.metrics}
+        return [comparison_view(keys, run_id=run.run_id)]
+
+    def _with_key(self, key: str, experiment_id: str) -> Any:
+        """The run with this key of ours; `None` where there is none."""
+        found = self._client.search_runs(
+            [experiment_id], filter_string=f"tags.`{KEY_TAG}` = '{key}'", max_results=1
+        )
+        return found[0] if found else None
+
+    def _parent(self, key: str, experiment_id: str) -> str:
+        """The id of the run that another is a part of."""
+        parent = self._with_key(key, experiment_id)
+        if parent is None:
+            raise TrackingUnavailableError(f"run {key}, which it is a part of, is not there yet")
+        run_id: str = parent.info.run_id
+        return run_id
 
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException

@@ -13,7 +13,7 @@ later from another process.
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -114,6 +114,15 @@ class Outbox:
         """
         finish = Finish(status=status, end_time_ms=end_time_ms, points=tuple(points))
         _put(self.folder / "finish.json", asdict(finish))
+
+    def reopen(self) -> None:
+        """Let a run that had ended go on.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        (self.folder / "finish.json").unlink(missing_ok=True)
+        self.note_delivered(replace(self.delivered(), finished=False))
 
     def finished(self) -> Finish | None:
         """How the run ended; `None` while it runs or if it was killed."""

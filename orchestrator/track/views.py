@@ -8,27 +8,22 @@ writing views and opening them in a browser, and `tests/track/test_views_in_a_br
 again.
 """
 
-import base64
 import json
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.measure.ledger import CATEGORIES
 from orchestrator.track.base import TrackedRun
+from orchestrator.track.charts import MAX_TAG_VALUE, Chart, chart, packed, section
 
 TAG_PREFIX = "mlflow.sharedViewState."
-MAX_TAG_VALUE = 20_000
-"""Characters; MLflow refuses a longer tag of an experiment."""
 MAX_RANKS = 16
 """Ranks that get a chart, or a line, of their own; beyond, the spread is drawn."""
 VIEW_NAMES = ("Memory per rank", "Throughput", "Where a step goes")
 _RANK = re.compile(r"(?P<group>.+)/(?P<rank>rank_\d+)")
 _SPREAD = ("max", "median", "min")
-
-_Chart = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +75,7 @@ def run_views(metric_keys: Iterable[str], *, run_id: str) -> list[View]:
         View(
             name=name,
             id=view_id(name, run_id=run_id),
-            tag_value=_packed(_state(name, keys, bars=True) | only_this, keys),
+            tag_value=packed(_state(name, keys, bars=True) | only_this, keys),
         )
         for name in VIEW_NAMES
     ]
@@ -100,7 +95,7 @@ def experiment_views(metric_keys: Iterable[str], *, now_ms: int) -> list[View]:
         made_ms = now_ms - number
         envelope = {"name": name, "createdAt": made_ms, "updatedAt": made_ms}
         room = MAX_TAG_VALUE - 200
-        state = _packed(_state(name, keys, bars=False), keys, room=room)
+        state = packed(_state(name, keys, bars=False), keys, room=room)
         views.append(
             View(
                 name=name,
@@ -125,21 +120,21 @@ def _state(name: str, keys: Sequence[str], *, bars: bool) -> dict[str, Any]:
     }
 
 
-def _memory(keys: Sequence[str], bars: bool) -> tuple[list[_Chart], list[_Chart]]:
-    sections = [_section("peak", "Memory per rank: the peak", columns=1, height=300)]
+def _memory(keys: Sequence[str], bars: bool) -> tuple[list[Chart], list[Chart]]:
+    sections = [section("peak", "Memory per rank: the peak", columns=1, height=300)]
     charts = _of_ranks(keys, "memory_peak_mib", section="peak", title="Peak of every rank, MiB")
     ranks = _labels(keys, "memory_peak_mib")
     if bars and ranks:
         sections.append(
-            _section("ledger", "Memory per rank: what fills it, MiB", columns=2, height=400)
+            section("ledger", "Memory per rank: what fills it, MiB", columns=2, height=400)
         )
         for rank in ranks:
             lines = [f"memory_{category}_mib/{rank}" for category in CATEGORIES]
             there = [line for line in lines if line in keys]
             if there:
                 # A bar chart has a colour for each metric; a line chart only one for each run.
-                charts.append(_chart("BAR", f"ledger-{rank}", "ledger", there, title=rank))
-    sections.append(_section("rest", "Memory per rank: resident, on the host, on NVMe", columns=2))
+                charts.append(chart("BAR", f"ledger-{rank}", "ledger", there, title=rank))
+    sections.append(section("rest", "Memory per rank: resident, on the host, on NVMe", columns=2))
     for group, title in (
         ("memory_rss_mib", "Resident memory of every rank, MiB"),
         ("memory_host_mib", "Offloaded to the host, MiB"),
@@ -150,10 +145,10 @@ def _memory(keys: Sequence[str], bars: bool) -> tuple[list[_Chart], list[_Chart]
     return sections, charts
 
 
-def _throughput(keys: Sequence[str], _bars: bool) -> tuple[list[_Chart], list[_Chart]]:
-    sections = [_section("job", "Throughput", columns=2, height=330)]
+def _throughput(keys: Sequence[str], _bars: bool) -> tuple[list[Chart], list[Chart]]:
+    sections = [section("job", "Throughput", columns=2, height=330)]
     charts = [
-        _chart("LINE", key, "job", [key], title=title)
+        chart("LINE", key, "job", [key], title=title)
         for key, title in (
             ("throughput/samples_per_s", "All ranks together, samples/s"),
             ("throughput/tokens_per_s", "All ranks together, tokens/s"),
@@ -166,16 +161,16 @@ def _throughput(keys: Sequence[str], _bars: bool) -> tuple[list[_Chart], list[_C
     return sections, charts
 
 
-def _step(keys: Sequence[str], _bars: bool) -> tuple[list[_Chart], list[_Chart]]:
+def _step(keys: Sequence[str], _bars: bool) -> tuple[list[Chart], list[Chart]]:
     sections = [
-        _section("parts", "Where a step goes", columns=1, height=450),
-        _section("ranks", "Where a step goes: every rank", columns=2),
+        section("parts", "Where a step goes", columns=1, height=450),
+        section("ranks", "Where a step goes: every rank", columns=2),
     ]
     parts = ("data", "forward", "backward", "optimizer", "logging", "checkpoint", "communication")
     there = [f"time_ms/{part}" for part in parts if f"time_ms/{part}" in keys]
     charts = []
     if there:
-        charts.append(_chart("LINE", "parts", "parts", there, title="Parts of a step, ms"))
+        charts.append(chart("LINE", "parts", "parts", there, title="Parts of a step, ms"))
     for part in ("step", *parts):
         charts += _of_ranks(
             keys, f"time_ms_{part}", section="ranks", title=f"{part.capitalize()}, ms"
@@ -189,54 +184,8 @@ def _labels(keys: Sequence[str], group: str) -> list[str]:
     return sorted(found)[:MAX_RANKS]
 
 
-def _of_ranks(keys: Sequence[str], group: str, *, section: str, title: str) -> list[_Chart]:
+def _of_ranks(keys: Sequence[str], group: str, *, section: str, title: str) -> list[Chart]:
     """One chart with a line a rank, or of their spread where they are many; none without any."""
     spread = [f"{group}/{name}" for name in _SPREAD if f"{group}/{name}" in keys]
     lines = spread or [f"{group}/{label}" for label in _labels(keys, group)]
-    return [_chart("LINE", group, section, lines, title=title)] if lines else []
-
-
-def _section(uuid: str, name: str, *, columns: int, height: int = 360) -> dict[str, Any]:
-    return {
-        "uuid": uuid,
-        "name": name,
-        "display": True,
-        "isReordered": True,
-        "columns": columns,
-        "cardHeight": height,
-    }
-
-
-def _chart(kind: str, uuid: str, section: str, keys: Sequence[str], *, title: str) -> _Chart:
-    return {
-        "type": kind,
-        "uuid": uuid,
-        "metricSectionId": section,
-        "metricKey": keys[0],
-        "selectedMetricKeys": list(keys),
-        # Left out, the page smooths by 70 of 100.
-        "lineSmoothness": 0,
-        "useGlobalXaxisKey": True,
-        "useGlobalLineSmoothing": True,
-        # The page shows a title of ours only where it has the next key beside it.
-        "displayName": title,
-        "nodeLevelSystemMetricConfiguration": {"metric": title, "type": "node"},
-    }
-
-
-def _packed(state: dict[str, Any], keys: Sequence[str], *, room: int = MAX_TAG_VALUE) -> str:
-    """The state as the page packs it.
-
-    The page adds a chart of its own for every metric that has none; one that is marked as deleted
-    counts. Where these do not fit any more, the page's own charts come below ours.
-    """
-    drawn = {chart["metricKey"] for chart in state["compareRunCharts"]}
-    hidden = [{"metricKey": key, "deleted": True} for key in keys if key not in drawn]
-    whole = {**state, "compareRunCharts": [*state["compareRunCharts"], *hidden]}
-    packed = _deflated(whole)
-    return packed if len(packed) <= room else _deflated(state)
-
-
-def _deflated(state: dict[str, Any]) -> str:
-    text = json.dumps(state, separators=(",", ":")).encode()
-    return "deflate;" + base64.b64encode(zlib.compress(text, 9)).decode()
+    return [chart("LINE", group, section, lines, title=title)] if lines else []

@@ -1,4 +1,4 @@
-"""The writer: the one thread of the driver that brings a run's outbox to its tracking store.
+"""The writer: the one thread of the driver that brings outboxes to their tracking store.
 
 It makes the tracker itself, since importing mlflow takes seconds of CPU, waits for the first points
 before it does, and runs at the lowest priority, because the ranks may be training on the same
@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from orchestrator.track.base import TrackedRun, Tracker, TrackingRefusedError
 from orchestrator.track.delivery import Delivery
@@ -22,7 +23,11 @@ log = logging.getLogger(__name__)
 
 
 class TrackingWriter:
-    """Delivers while the run runs; `close` at the end."""
+    """Delivers while runs run; `close` at the end.
+
+    Runs are begun in the store in the order in which they came here, and ended the other way round,
+    so that a comparison is there before its strategies and is closed after them.
+    """
 
     def __init__(
         self, outbox: Outbox, *, open_tracker: Callable[[], Tracker], poll_s: float = 1.0
@@ -30,11 +35,14 @@ class TrackingWriter:
         """Prepare a writer.
 
         Args:
-            outbox: what is to be delivered.
+            outbox: what is to be delivered; more can be added.
             open_tracker: makes the store's tracker; called in the thread, again after a failure.
             poll_s: seconds between two looks at the outbox.
         """
         self._outbox = outbox
+        self._outboxes = [outbox]
+        self._deliveries: dict[Path, Delivery] = {}
+        self._refused: set[Path] = set()
         self._open_tracker = open_tracker
         self._poll_s = poll_s
         self._closing = threading.Event()
@@ -49,8 +57,12 @@ class TrackingWriter:
 
     @property
     def run(self) -> TrackedRun | None:
-        """Where the run lies; `None` until the store has it."""
+        """Where the first outbox's run lies; `None` until the store has it."""
         return self._outbox.delivered().run
+
+    def add(self, outbox: Outbox) -> None:
+        """Deliver one more, after those that are here; may be called while the thread runs."""
+        self._outboxes.append(outbox)
 
     def start(self) -> None:
         """Start the thread."""
@@ -69,55 +81,78 @@ class TrackingWriter:
         if self._thread.ident is not None:
             self._thread.join(timeout_s)
         self._give_up.set()
-        try:
-            return Delivery(self._outbox).count_unsent()
-        except OSError as err:
-            log.warning("the unsent points of %s cannot be counted: %s", self._outbox.folder, err)
-            return 0
+        return sum(map(_count_unsent, self._outboxes))
 
     def _work(self) -> None:
         _lower_priority()
         tracker: Tracker | None = None
-        delivery: Delivery | None = None
         n_failures = 0
         while not self._give_up.is_set():
             # Looked at before sending, so that what came before the close is surely sent.
             closing = self._closing.is_set()
             try:
-                delivery = delivery or Delivery(self._outbox)
-                if closing or delivery.read():
+                deliveries = [self._delivery(outbox) for outbox in list(self._outboxes)]
+                if closing or any(delivery.read() for delivery in deliveries if delivery):
                     tracker = tracker or self._open_tracker()
-                    delivery.send(tracker)
+                    self._send(tracker)
                 self._recovered()
                 n_failures = 0
-            except TrackingRefusedError as err:
-                self._failed(err, "and will not take it")
-                return
             except Exception as err:  # noqa: BLE001
                 # The outermost frame of this thread: whatever tracking does, the run goes on.
                 self._failed(err, "and is tried again")
                 n_failures += 1
                 self._pause(min(MAX_BACK_OFF_S, 2.0 ** (n_failures - 1)), closing=closing)
                 continue
-            if closing:
+            if closing or len(self._refused) == len(self._outboxes):
                 return
             self._pause(self._poll_s, closing=False)
+
+    def _send(self, tracker: Tracker) -> None:
+        outboxes = list(self._outboxes)
+        begin = [(outbox, Delivery.begin) for outbox in outboxes]
+        send = [(outbox, Delivery.send) for outbox in reversed(outboxes)]
+        for outbox, do in [*begin, *send]:
+            delivery = self._delivery(outbox)
+            if delivery is None or self._give_up.is_set():
+                continue
+            try:
+                do(delivery, tracker)
+            except TrackingRefusedError as err:
+                self._refused.add(outbox.folder)
+                self._failed(err, "and will not take it", folder=outbox.folder)
+
+    def _delivery(self, outbox: Outbox) -> Delivery | None:
+        """The delivery of an outbox; `None` once the store has refused it."""
+        if outbox.folder in self._refused:
+            return None
+        if outbox.folder not in self._deliveries:
+            self._deliveries[outbox.folder] = Delivery(outbox)
+        return self._deliveries[outbox.folder]
 
     def _pause(self, seconds: float, *, closing: bool) -> None:
         # While the run runs, its end cuts the pause short; then only giving up does.
         (self._give_up if closing else self._closing).wait(seconds)
 
-    def _failed(self, err: Exception, then: str) -> None:
+    def _failed(self, err: Exception, then: str, *, folder: Path | None = None) -> None:
         if self._last_error is None:
-            log.warning(
-                "tracking fails %s; records are kept in %s: %s", then, self._outbox.folder, err
-            )
+            kept = self._outbox.folder if folder is None else folder
+            log.warning("tracking fails %s; records are kept in %s: %s", then, kept, err)
         self._last_error = f"{type(err).__name__}: {err}"
 
     def _recovered(self) -> None:
+        if self._refused:
+            return
         if self._last_error is not None:
             log.info("tracking is back")
         self._last_error = None
+
+
+def _count_unsent(outbox: Outbox) -> int:
+    try:
+        return Delivery(outbox).count_unsent()
+    except OSError as err:
+        log.warning("the unsent points of %s cannot be counted: %s", outbox.folder, err)
+        return 0
 
 
 def _lower_priority() -> None:

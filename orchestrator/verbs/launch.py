@@ -32,7 +32,7 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
     from orchestrator.render.forecast import short_forecast_text
     from orchestrator.render.run import plan_text, result_text, where_to_look
     from orchestrator.spec.load import load_job
-    from orchestrator.terminal import Display
+    from orchestrator.terminal.progress import Display
     from orchestrator.track.store import store_of
 
     if options.in_process and options.address:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from orchestrator.draw.step_time import PARTS
+from orchestrator.draw.step_parts import PARTS
 from orchestrator.draw.style import (
     CATEGORY_COLOURS,
     PART_COLOURS,

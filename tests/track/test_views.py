@@ -8,8 +8,8 @@ import pytest
 
 from orchestrator.measure.ledger import CATEGORIES
 from orchestrator.track.base import TrackedRun
+from orchestrator.track.charts import MAX_TAG_VALUE
 from orchestrator.track.views import (
-    MAX_TAG_VALUE,
     VIEW_NAMES,
     experiment_views,
     run_views,

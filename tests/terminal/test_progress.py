@@ -5,13 +5,13 @@ import sys
 import pytest
 
 from orchestrator.measure.sample import Record
-from orchestrator.terminal import Display
+from orchestrator.terminal.progress import Display
 from tests.launch import records
 
 CHATTER = """
 import logging, os, subprocess, sys
 from pathlib import Path
-from orchestrator.terminal import Voice, said_aloud
+from orchestrator.terminal.voice import Voice, said_aloud
 
 voice = Voice()
 with said_aloud(voice, verbose=False):

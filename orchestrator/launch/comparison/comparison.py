@@ -1,0 +1,229 @@
+"""A comparison from its plans to its report: groups of ranks, turn by turn, whatever fails.
+
+A strategy that fails is a row of the result. The group of ranks is then started again, and the
+others go on; what an earlier command has measured is not measured twice.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from orchestrator.launch.base import group_key
+from orchestrator.launch.comparison.contestant import FIRST_ROUND, Contest, Contestant
+from orchestrator.launch.comparison.folder import ComparisonFolder
+from orchestrator.launch.comparison.group import GroupEnd, GroupLauncher, run_group
+from orchestrator.launch.comparison.planned import PlannedStrategy
+from orchestrator.launch.comparison.record import Compared, ComparisonRecord
+from orchestrator.launch.comparison.stint import Stint, controls_of, stints_of
+from orchestrator.launch.failure import Failure
+from orchestrator.launch.open_run import Setting
+from orchestrator.launch.stop_signals import signals_held_back
+from orchestrator.measure.run_record import RunRecord
+from orchestrator.measure.sample import Record
+from orchestrator.measure.summary import RunTally
+from orchestrator.spec.load import JobFile
+from orchestrator.spec.sections import CompareSection
+
+log = logging.getLogger(__name__)
+
+
+class Renewable(GroupLauncher, Protocol):
+    """A launcher that can begin again with nothing left of what it ran."""
+
+    def renew(self) -> None:
+        """Clear away what a group of ranks has left."""
+        ...
+
+
+class Watcher(Protocol):
+    """Sees how a comparison goes; called in several threads, one at a time."""
+
+    def begins(self, stints: Sequence[Stint]) -> None:
+        """A group of ranks is started for these stints."""
+
+    def record(self, stint: Stint, record: Record) -> None:
+        """A rank has told something."""
+
+    def done(self, stint: Stint, record: RunRecord | None) -> None:
+        """Every rank is done with a stint; what it came to, if it is a first round."""
+
+    def failed(self, contestant: Contestant, failure: Failure) -> None:
+        """A strategy has failed."""
+
+
+class Comparison:
+    """One comparison.
+
+    Args:
+        job: the file, kept with it.
+        planned: its strategies.
+        folder: where it lies; may hold what an earlier command has measured.
+        setting: its circumstances.
+        launcher: runs groups of ranks.
+        watcher: sees how it goes.
+        isolated: every stint has processes of its own.
+    """
+
+    def __init__(
+        self,
+        job: JobFile,
+        planned: Sequence[PlannedStrategy],
+        *,
+        folder: ComparisonFolder,
+        setting: Setting,
+        launcher: Renewable,
+        watcher: Watcher,
+        isolated: bool = False,
+    ) -> None:
+        if job.spec.compare is None:
+            raise ValueError("the job compares nothing")
+        self._job = job
+        self._compare: CompareSection = job.spec.compare
+        self._folder = folder
+        self._setting = setting
+        self._launcher = launcher
+        self._watcher = watcher
+        self._isolated = isolated
+        contest = Contest(
+            folder=folder,
+            setting=setting,
+            n_rounds=self._compare.rounds,
+            n_strategies=len(planned),
+        )
+        self.contestants = [
+            Contestant(one, index=index, contest=contest) for index, one in enumerate(planned)
+        ]
+        self._kept = ComparisonRecord(job, self.contestants, folder=folder, setting=setting)
+        self._tallies: dict[Path, RunTally] = {}
+
+    def take_up(self) -> int:
+        """Take over what an earlier command has left; says how many strategies are settled."""
+        given_up = [outbox for one in self.contestants if (outbox := one.take_up())]
+        self._kept.begin(given_up)
+        return sum(one.is_settled for one in self.contestants)
+
+    def run(self) -> Compared:
+        """Run what is missing, report, and deliver; `take_up` comes before.
+
+        A strategy's failure does not raise. Ctrl-C ends the comparison early, with what there is.
+        """
+        started_s = time.monotonic()
+        for one in self.contestants:
+            if one.planned.infeasible is not None and not one.is_settled:
+                self._fail(one, _infeasible(one))
+        interrupted = self._run_groups()
+        with signals_held_back(show=log.warning):
+            self._settle(interrupted=interrupted)
+            spent_s = time.monotonic() - started_s
+            return self._kept.end(interrupted=interrupted, spent_s=spent_s)
+
+    def _run_groups(self) -> bool:
+        """Run every group of ranks; says whether the user stopped it."""
+        for stints in self._with_controls(stints_of(self.contestants, self._compare)):
+            left = stints
+            while left:
+                now = left[:1] if self._isolated else left
+                end = self._run_group(now)
+                if end.outcome == "interrupted":
+                    return True
+                if end.failure is not None:
+                    self._launcher.renew()
+                left = self._after(left, end)
+            self._launcher.renew()
+        return False
+
+    def _with_controls(self, groups: list[list[Stint]]) -> list[list[Stint]]:
+        """Put the controls behind what the baseline's own ranks run."""
+        baseline = self._kept.baseline
+        if baseline.planned.infeasible is not None or len(self.contestants) < 2:
+            return groups
+        controls = controls_of(baseline, self.contestants, folder=self._folder)
+        if not controls:
+            return groups
+        key = group_key(baseline.planned.plan)
+        for number, stints in enumerate(groups):
+            if group_key(stints[0].plan) == key:
+                return [*groups[:number], [*stints, *controls], *groups[number + 1 :]]
+        # All strategies of its kind were measured by an earlier command.
+        return [*groups, controls] if baseline.has_ended_well else groups
+
+    def _run_group(self, stints: Sequence[Stint]) -> GroupEnd:
+        self._watcher.begins(stints)
+        self._tallies.clear()
+        for stint in stints:
+            stint.clear()
+        return run_group(
+            [one.launch(self._compare, extensions=self._setting.extensions) for one in stints],
+            launcher=self._launcher,
+            on_record=lambda number, record: self._take(stints[number], record),
+            on_done=lambda number: self._done(stints[number]),
+            hang_timeout_s=self._compare.hang_timeout_s,
+        )
+
+    def _after(self, stints: Sequence[Stint], end: GroupEnd) -> list[Stint]:
+        """What is left to run after a group ended, without what failed."""
+        left = list(stints[end.n_done :])
+        if end.failure is None or not left:
+            return left
+        failed = left[0]
+        if failed.is_control:
+            log.warning("the control runs failed: %s", end.failure.message)
+            return [stint for stint in left if not stint.is_control]
+        told = end.failure
+        if failed.round != FIRST_ROUND:
+            told = replace(told, message=f"in round {failed.round}: {told.message}")
+        self._fail(failed.contestant, told)
+        return [stint for stint in left if stint.contestant is not failed.contestant]
+
+    def _take(self, stint: Stint, record: Record) -> None:
+        one = stint.contestant
+        if stint.round == FIRST_ROUND:
+            if not one.is_begun:
+                self._kept.add(one.begin())
+            one.take(record)
+        else:
+            self._tallies.setdefault(stint.folder, RunTally()).take(record)
+        self._watcher.record(stint, record)
+
+    def _done(self, stint: Stint) -> None:
+        one = stint.contestant
+        if stint.is_control:
+            self._watcher.done(stint, None)
+            return
+        one.round_is_whole(stint.round, self._tallies.pop(stint.folder, None))
+        self._watcher.done(stint, one.summed_up() if stint.round == FIRST_ROUND else None)
+        if not one.missing_rounds():
+            one.settle("ok", None)
+
+    def _fail(self, one: Contestant, failure: Failure) -> None:
+        if not one.is_begun:
+            self._kept.add(one.begin())
+        one.settle(failure.outcome, failure)
+        self._watcher.failed(one, failure)
+
+    def _settle(self, *, interrupted: bool) -> None:
+        """Give an outcome to all that have begun; a strategy of which a round is whole has one."""
+        for one in self.contestants:
+            if one.is_begun and not one.is_settled:
+                if one.rounds or not interrupted:
+                    one.settle("ok", None)
+                else:
+                    message = "interrupted; the comparison was stopped"
+                    stopped = Failure(
+                        outcome="interrupted", rank=None, step=None, message=message, details=""
+                    )
+                    one.settle("interrupted", stopped)
+            one.seal(plots=not interrupted)
+
+
+def _infeasible(one: Contestant) -> Failure:
+    return Failure(
+        outcome="infeasible",
+        rank=None,
+        step=None,
+        message=one.planned.infeasible or "",
+        details="",
+    )

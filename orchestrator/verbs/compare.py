@@ -1,0 +1,129 @@
+"""`compare`: run every strategy of a job side by side and say which is best."""
+
+import argparse
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import ExitCode
+from orchestrator.verbs.base import answer, home_path, machine_for, say, setting_for
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.launch.comparison.folder import ComparisonFolder
+    from orchestrator.launch.comparison.planned import PlannedStrategy
+    from orchestrator.launch.comparison.record import Compared
+    from orchestrator.launch.home import Home
+    from orchestrator.plan.resources import Machine
+    from orchestrator.spec.load import JobFile
+
+
+def compare(options: argparse.Namespace, started_unix_s: float) -> int:
+    """Run every strategy of a job side by side."""
+    from orchestrator.launch.cluster_address import read_address
+    from orchestrator.launch.comparison.comparison import Comparison
+    from orchestrator.launch.comparison.planned import plan_strategies, with_forecasts
+    from orchestrator.launch.compiled_ops import make_ready
+    from orchestrator.launch.forecasting import forecast_here
+    from orchestrator.launch.home import open_home
+    from orchestrator.launch.ray_train import RayLauncher
+    from orchestrator.render.compare import compared_text, planned_text
+    from orchestrator.spec.load import load_job
+    from orchestrator.terminal.comparison import ComparisonDisplay
+    from orchestrator.track.store import store_of
+
+    job = load_job(options.job, overrides=options.set)
+    address = read_address(options.address or os.environ.get("RAY_ADDRESS"))
+    with RayLauncher(address=address, verbose=options.verbose) as ranks:
+        machine = machine_for(options, ranks, joins=address is not None)
+        planned = plan_strategies(job, machine=machine, environment=os.environ)
+        assert job.spec.compare is not None
+        store = store_of(job, state=home_path(options))
+        home = open_home(home_path(options))
+        if not options.no_forecast:
+            forecaster = forecast_here(home, environment=os.environ, alone=address is None)
+            planned = with_forecasts(planned, forecaster, force=options.force)
+        say(options, planned_text(planned, name=job.spec.name))
+        setting = setting_for(home, store, started_unix_s=started_unix_s)
+        make_ready(
+            tuple(dict.fromkeys(op for one in planned for op in one.plan.compiled_ops)),
+            folder=setting.extensions,
+            environment=os.environ,
+            show=lambda line: say(options, line),
+        )
+        folder = _folder(options, job, planned, home=home, machine=machine, at=started_unix_s)
+        logs = folder.path / "logs"
+        with options.voice.libraries_write_to(None if options.verbose else logs / "driver.log"):
+            display = ComparisonDisplay(
+                options.voice.err if options.json else options.voice.out,
+                n_rounds=job.spec.compare.rounds,
+            )
+            comparison = Comparison(
+                job,
+                planned,
+                folder=folder,
+                setting=setting,
+                launcher=ranks,
+                watcher=display,
+                isolated=options.isolate,
+            )
+            n_settled = comparison.take_up()
+            if n_settled:
+                say(options, f"{n_settled} of {len(planned)} strategies are measured already")
+            compared = comparison.run()
+            display.close()
+        folder.release()
+    width = None if options.json else _width(options)
+    say(options, "\n" + compared_text(compared, store=store, home=options.home, width=width))
+    answer(options, _as_json(compared))
+    return _exit_code(compared)
+
+
+def _folder(
+    options: argparse.Namespace,
+    job: "JobFile",
+    planned: "Sequence[PlannedStrategy]",
+    *,
+    home: "Home",
+    machine: "Machine",
+    at: float,
+) -> "ComparisonFolder":
+    """The folder of the comparison: that of an unfinished one of the very same, or a new one."""
+    from orchestrator.launch.comparison.folder import fingerprint, new_folder, unfinished
+
+    assert job.spec.compare is not None
+    print_of_all = fingerprint(planned, job.spec.compare, machine=machine)
+    found = None if options.fresh else unfinished(home, fingerprint=print_of_all)
+    if found is None:
+        return new_folder(home, name=job.spec.name, at_unix_s=at, fingerprint=print_of_all)
+    say(options, f"\nGoing on with {found.key}, which was not finished (--fresh begins anew)")
+    return found
+
+
+def _width(options: argparse.Namespace) -> int | None:
+    """Columns of the terminal; `None` where the text goes elsewhere and nobody's lines break."""
+    if not options.voice.out.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def _as_json(compared: "Compared") -> dict[str, object]:
+    return {
+        **compared.reported.ranking.to_json(),
+        "report": str(compared.reported.path),
+        "run_id": None if compared.tracked is None else compared.tracked.run_id,
+        "interrupted": compared.interrupted,
+        "seconds": compared.seconds,
+    }
+
+
+def _exit_code(compared: "Compared") -> ExitCode:
+    """Not fitting is a result; failing for another reason is a failure."""
+    if compared.interrupted:
+        return ExitCode.INTERRUPTED
+    if any(one.has_failed for one in compared.contestants):
+        return ExitCode.FAILED
+    if any(one.has_ended_well for one in compared.contestants):
+        return ExitCode.DONE
+    return ExitCode.DOES_NOT_FIT
