@@ -4,6 +4,7 @@ Every rank is forked from a server process that has imported the libraries once,
 seconds and still starts clean.
 """
 
+import gc
 import multiprocessing
 import queue
 import socket
@@ -35,9 +36,15 @@ _IMPORTED_ONCE = [
     "orchestrator.worker.rank",
     "orchestrator.worker.torch_engine",
     "orchestrator.worker.deepspeed_engine",
+    "orchestrator.models.cnn",
     "orchestrator.models.gpt2",
+    "orchestrator.models.mlp",
+    "transformers.models.resnet.modeling_resnet",
+    "torch.utils.cpp_extension",
     # What deepspeed.initialize imports when it is called.
     "torch._dynamo",
+    "deepspeed.module_inject.auto_ep_layer",
+    "deepspeed.runtime.superoffload.superoffload_stage3",
     "deepspeed.runtime.zero.stage3",
     "deepspeed.runtime.zero.muon.muon_optimizer",
     "deepspeed.ops.adam",
@@ -137,6 +144,8 @@ def run_ranks(plan: LaunchPlan, *, work: Work | None = None, timeout_s: float = 
 
 
 def _rank(plan, rank, port, answers, work):
+    # What the server imported is no garbage, and to look at it would copy its pages.
+    gc.freeze()
     from orchestrator.worker.place import Place
     from orchestrator.worker.rank import run_rank
 
