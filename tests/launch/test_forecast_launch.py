@@ -1,6 +1,7 @@
 """`launch` with its forecast, on real runs: what is too big does not start, what is told holds."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -59,17 +60,26 @@ def refused(run, job):
 
 
 @pytest.fixture(scope="module")
-def mended(run, job, refused):
-    """The same with what is told to fit."""
+def launched(run, job, refused):
+    """What is told to fit and what is forced, side by side: a run waits more than it works."""
     changes = refused.answer["forecast"]["remedy"]["overrides"]
     arguments = [word for change in changes for word in ("--set", change)]
-    return run("launch", job, *arguments, home="mended")
+    with ThreadPoolExecutor(2) as pool:
+        mended = pool.submit(run, "launch", job, *arguments, home="mended")
+        forced = pool.submit(run, "launch", job, "--force", home="forced")
+    return mended.result(), forced.result()
 
 
 @pytest.fixture(scope="module")
-def forced(run, job):
+def mended(launched):
+    """The same with what is told to fit."""
+    return launched[0]
+
+
+@pytest.fixture(scope="module")
+def forced(launched):
     """Stage 0, launched all the same."""
-    return run("launch", job, "--force", home="forced")
+    return launched[1]
 
 
 class TestWhatDoesNotFit:

@@ -1,6 +1,6 @@
 """One worker without Ray: the same run, in the process of the command itself."""
 
-import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -8,40 +8,42 @@ from tests.launch.command import Command, write_users_job
 
 pytestmark = pytest.mark.ray
 ONE_WORKER = ("--in-process", "--json", "--set", "resources.workers=1")
+OUT_OF_MEMORY = "model.config={mode: memory, rank: 0, at: 7}"
 
 
-@pytest.fixture
-def launch(tmp_path):
-    commands = []
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory):
+    """A run that goes well and one that runs out of memory, side by side."""
 
-    def start(*arguments, **environment):
-        job = write_users_job(tmp_path)
-        command = Command(
-            "launch", job, *ONE_WORKER, *arguments, home=tmp_path / "h", **environment
-        )
-        commands.append(command)
-        return command.wait()
+    def launch(name, *settings, **environment):
+        job = write_users_job(tmp_path_factory.mktemp(name))
+        arguments = [word for setting in settings for word in ("--set", setting)]
+        home = job.parent / "h"
+        command = Command("launch", job, *ONE_WORKER, *arguments, home=home, **environment)
+        return command.wait(), command.left_running(), command.left_behind()
 
-    yield start
-    for command in commands:
+    with ThreadPoolExecutor(2) as pool:
+        # An address that the environment names is for runs on Ray.
+        address = {"RAY_ADDRESS": "127.0.0.1:1"}
+        well = pool.submit(launch, "well", "training.engine=deepspeed", **address)
+        accumulated = "training.gradient_accumulation_steps=2"
+        broken = pool.submit(launch, "broken", OUT_OF_MEMORY, accumulated)
+    yield well.result(), broken.result()
+    for command, *_ in (well.result(), broken.result()):
         command.close()
 
 
-def test_a_job_runs_under_deepspeed_and_is_recorded(launch):
-    # An address that the environment names is for runs on Ray.
-    command = launch("--set", "training.engine=deepspeed", RAY_ADDRESS="127.0.0.1:1")
+def test_a_job_runs_under_deepspeed_and_is_recorded(commands):
+    command, running, behind = commands[0]
     assert command.exit_code == 0, command.stderr
     assert command.answer["outcome"] == "ok"
     assert len(command.answer["losses"]) == 20
     assert command.tracked("select status from runs") == ["FINISHED"]
-    assert os.getpid() not in command.left_running()
-    assert command.left_running() == []
-    assert command.left_behind() == []
+    assert (running, behind) == ([], [])
 
 
-def test_a_user_that_runs_out_of_memory_is_told_with_exit_code_4(launch):
-    setting = "model.config={mode: memory, rank: 0, at: 7}"
-    command = launch("--set", setting, "--set", "training.gradient_accumulation_steps=2")
+def test_a_user_that_runs_out_of_memory_is_told_with_exit_code_4(commands):
+    command, *_ = commands[1]
     assert command.exit_code == 4
     assert command.answer["outcome"] == "oom"
     # Two micro-batches a step: the seventh call is in step 4.

@@ -5,7 +5,12 @@ import os
 import re
 import signal
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,9 +46,25 @@ WORDS = re.compile(
 SLOW = "model.config={step_s: 0.03}"
 
 
-def assert_nothing_is_left(command):
-    assert command.left_running() == []
-    assert command.left_behind() == []
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """What is launched, and what happens to it while it runs."""
+
+    settings: tuple[str, ...] = ()
+    steps: int = 20
+    well: bool = False
+    until_it_ends: Callable[[Command], Any] = Command.wait
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run that has ended."""
+
+    command: Command
+    noted: Any
+    """What its way gave back."""
+    left: list[object]
+    """Processes and files that were there the moment it had ended."""
 
 
 def steps_told(command, *, rank):
@@ -53,37 +74,113 @@ def steps_told(command, *, rank):
     return sorted({r.step for r in told if isinstance(r, RankSample) and r.rank == rank})
 
 
+def stopped_by(number):
+    """Stop it in the middle; gives the seconds from the signal to its end."""
+
+    def way(command):
+        command.wait_until(lambda: "step " in command.stderr)
+        pressed_s = time.monotonic()
+        command.signal_group(number)
+        command.wait(timeout_s=30)
+        return time.monotonic() - pressed_s
+
+    return way
+
+
+def stopped_while_ray_starts(command):
+    command.wait_until(lambda: len(command.left_running()) >= 4)
+    command.signal_group(signal.SIGTERM)
+    command.signal_group(signal.SIGTERM)
+    command.wait(timeout_s=30)
+
+
+def kill_rank_1(command):
+    """Gives its process and the last step it told."""
+    command.wait_until(lambda: "step " in command.stderr)
+    (pid,) = (r.pid for r in command.records() if isinstance(r, RankFacts) and r.rank == 1)
+    # Some reports on, and between two of them.
+    command.wait_until(lambda: max(steps_told(command, rank=1)) > 100)
+    os.kill(pid, signal.SIGKILL)
+    command.wait(timeout_s=40)
+    return pid, steps_told(command, rank=1)[-1]
+
+
+WAYS = {
+    "well": Way(well=True),
+    "Ctrl-C": Way(settings=(SLOW,), steps=100_000, until_it_ends=stopped_by(signal.SIGINT)),
+    "kill": Way(settings=(SLOW,), steps=100_000, until_it_ends=stopped_by(signal.SIGTERM)),
+    "early": Way(steps=100_000, until_it_ends=stopped_while_ray_starts),
+    "a rank killed": Way(settings=(SLOW,), steps=100_000, until_it_ends=kill_rank_1),
+    # The only report before that is the one of the first step.
+    "killed unreported": Way(settings=("model.config={mode: killed, at: 9, step_s: 0.02}",)),
+    # Where sample 40 comes is defined by the seed, for every number of workers.
+    "nan": Way(settings=("data.config={poisoned: 40}",)),
+    "mistake": Way(settings=("model.config={mode: mistake, at: 9}",)),
+    "crash": Way(settings=("model.config={mode: crash, at: 3}",)),
+}
+
+
+def launch(way: Way, folder: Path) -> Run:
+    job = write_users_job(folder)
+    settings = (f"training.steps={way.steps}", *way.settings)
+    arguments = [word for setting in settings for word in ("--set", setting)]
+    if way.well:
+        job.write_text(WELL_JOB)
+        arguments = []
+    command = Command("launch", job, "--json", *arguments, home=folder / "home", forecast=way.well)
+    try:
+        noted = way.until_it_ends(command)
+        left = [*command.left_running(), *command.left_behind()]
+    except BaseException:
+        command.close()
+        raise
+    return Run(command=command, noted=noted, left=left)
+
+
 @pytest.fixture(scope="module")
-def well(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("well")
-    (folder / "job.yaml").write_text(WELL_JOB)
-    command = Command(
-        "launch", folder / "job.yaml", "--json", home=folder / "home", forecast=True
-    ).wait()
-    yield command
-    command.close()
+def runs(request, tmp_path_factory):
+    """Way -> its run, for what the selected tests look at.
+
+    Two are run at a time and ahead of the tests, since a run waits more than it works.
+    """
+    asked = {
+        item.callspec.params.get("run")
+        for item in request.session.items
+        if hasattr(item, "callspec") and item.module is request.module
+    }
+    with ThreadPoolExecutor(2) as pool:
+        begun = {
+            name: pool.submit(launch, way, tmp_path_factory.mktemp("run"))
+            for name, way in WAYS.items()
+            if name in asked
+        }
+        yield begun
+        ended = [future for future in begun.values() if not future.cancel()]
+    for future in ended:
+        if future.exception() is None:
+            future.result().command.close()
 
 
 @pytest.fixture
-def start(tmp_path):
-    commands = []
-
-    def launch(*settings, steps=20):
-        arguments = [word for setting in settings for word in ("--set", setting)]
-        command = Command(
-            *("launch", write_users_job(tmp_path), "--json"),
-            *("--set", f"training.steps={steps}"),
-            *arguments,
-            home=tmp_path / "home",
-        )
-        commands.append(command)
-        return command
-
-    yield launch
-    for command in commands:
-        command.close()
+def run(runs, request):
+    return runs[request.param].result()
 
 
+@pytest.fixture
+def command(run):
+    return run.command
+
+
+@pytest.fixture
+def well(command):
+    return command
+
+
+def of(*names):
+    return pytest.mark.parametrize("run", names, indirect=True)
+
+
+@of("well")
 class TestARunThatGoesWell:
     def test_it_answers_with_what_scripts_lean_on(self, well):
         assert well.exit_code == 0, well.stderr
@@ -140,21 +237,14 @@ class TestARunThatGoesWell:
         for rank in (0, 1):
             assert "rank process" in (well.folder / "logs" / f"rank_0{rank}.log").read_text()
 
-    def test_nothing_is_left(self, well):
-        assert_nothing_is_left(well)
+    def test_nothing_is_left(self, run, well):
+        assert run.left == []
         assert list((well.folder / "logs").glob("*unsent*")) == []
 
 
-@pytest.mark.parametrize(
-    ("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "kill"]
-)
-def test_a_run_that_is_stopped_ends_in_order(number, exit_code, start):
-    command = start(SLOW, steps=100_000)
-    command.wait_until(lambda: "step " in command.stderr)
-    pressed_s = time.monotonic()
-    command.signal_group(number)
-    command.wait(timeout_s=30)
-    assert time.monotonic() - pressed_s < 15
+@pytest.mark.parametrize(("run", "exit_code"), [("Ctrl-C", 130), ("kill", 143)], indirect=["run"])
+def test_a_run_that_is_stopped_ends_in_order(run, command, exit_code):
+    assert run.noted < 15
     assert command.exit_code == exit_code
     assert command.answer["outcome"] == "interrupted"
     assert [row["rank"] for row in command.answer["ranks"]] == [0, 1]
@@ -163,31 +253,21 @@ def test_a_run_that_is_stopped_ends_in_order(number, exit_code, start):
     assert command.tracked("select status from runs") == ["KILLED"]
     assert "summary.json" in command.artifacts()
     assert [line for line in command.stderr.splitlines() if not WORDS.match(line)] == []
-    assert_nothing_is_left(command)
+    assert run.left == []
 
 
-def test_a_run_that_is_stopped_while_ray_starts_leaves_nothing(start):
-    command = start(steps=100_000)
-    command.wait_until(lambda: len(command.left_running()) >= 4)
-    command.signal_group(signal.SIGTERM)
-    command.signal_group(signal.SIGTERM)
-    command.wait(timeout_s=30)
+@of("early")
+def test_a_run_that_is_stopped_while_ray_starts_leaves_nothing(run, command):
     assert command.exit_code == 143
     assert command.answer["outcome"] == "interrupted"
     assert command.tracked("select status from runs") == ["KILLED"]
     assert "Traceback" not in command.stderr
-    assert_nothing_is_left(command)
+    assert run.left == []
 
 
-def test_a_rank_that_is_killed_is_named_with_its_step_and_signal(start):
-    command = start(SLOW, steps=100_000)
-    command.wait_until(lambda: "step " in command.stderr)
-    (pid,) = (r.pid for r in command.records() if isinstance(r, RankFacts) and r.rank == 1)
-    # Some reports on, and between two of them.
-    command.wait_until(lambda: max(steps_told(command, rank=1)) > 100)
-    os.kill(pid, signal.SIGKILL)
-    command.wait(timeout_s=40)
-    step = steps_told(command, rank=1)[-1]
+@of("a rank killed")
+def test_a_rank_that_is_killed_is_named_with_its_step_and_signal(run, command):
+    pid, step = run.noted
     said = f"rank 1 was killed by SIGKILL (pid {pid}) after step {step}; "
     assert command.exit_code == 1
     assert command.answer["outcome"] == "failed"
@@ -199,12 +279,11 @@ def test_a_rank_that_is_killed_is_named_with_its_step_and_signal(start):
     assert command.artifacts() >= {"logs/rank_01.log.txt", "logs/failure.txt"}
     log = (command.folder / "logs" / "rank_01.log").read_text()
     assert log.count("rank process") == 1, "it was started again"
-    assert_nothing_is_left(command)
+    assert run.left == []
 
 
-def test_a_rank_that_is_killed_keeps_what_it_had_not_reported(start):
-    # The only report before that is the one of the first step.
-    command = start("model.config={mode: killed, at: 9, step_s: 0.02}").wait()
+@of("killed unreported")
+def test_a_rank_that_is_killed_keeps_what_it_had_not_reported(run, command):
     assert command.answer["message"].startswith("rank 1 was killed by SIGKILL")
     assert " after step 8; " in command.answer["message"]
     assert command.answer["steps"] == 8
@@ -213,12 +292,11 @@ def test_a_rank_that_is_killed_keeps_what_it_had_not_reported(start):
     losses = command.tracked("select value from metrics where key = 'train/loss' order by step")
     assert losses == pytest.approx(command.answer["losses"])
     assert list((command.folder / "logs").glob("*unsent*")) == []
-    assert_nothing_is_left(command)
+    assert run.left == []
 
 
-def test_a_loss_that_is_not_a_number_names_its_step_and_rank(start):
-    # Where sample 40 comes is defined by the seed, for every number of workers.
-    command = start("data.config={poisoned: 40}").wait()
+@of("nan")
+def test_a_loss_that_is_not_a_number_names_its_step_and_rank(run, command):
     assert command.exit_code == 1
     assert command.answer["outcome"] == "diverged"
     found = re.match(r"the loss is nan in step (\d) on rank ([01]); ", command.answer["message"])
@@ -229,11 +307,11 @@ def test_a_loss_that_is_not_a_number_names_its_step_and_rank(start):
     assert all(map(math.isfinite, command.answer["losses"]))
     assert command.tracked("select status from runs") == ["FAILED"]
     assert "Traceback" not in command.stderr
-    assert_nothing_is_left(command)
+    assert run.left == []
 
 
-def test_a_users_mistake_on_one_rank_is_told_in_its_words(start):
-    command = start("model.config={mode: mistake, at: 9}").wait()
+@of("mistake")
+def test_a_users_mistake_on_one_rank_is_told_in_its_words(run, command):
     message = "rank 1 failed after step 8: ValueError: the user's own mistake"
     assert command.exit_code == 1
     assert command.answer["outcome"] == "failed"
@@ -246,11 +324,11 @@ def test_a_users_mistake_on_one_rank_is_told_in_its_words(start):
     assert re.search(r"users.py\", line \d+, in forward", details)
     assert "logs/rank_01.log.txt" in command.artifacts()
     assert "Traceback" not in command.stderr
-    assert_nothing_is_left(command)
+    assert run.left == []
 
 
-def test_a_rank_that_crashes_is_named_with_its_signal(start):
-    command = start("model.config={mode: crash, at: 3}").wait()
+@of("crash")
+def test_a_rank_that_crashes_is_named_with_its_signal(run, command):
     assert command.exit_code == 1
     found = re.match(
         r"rank 1 was killed by SIGABRT (\(pid \d+\) )?after step 2; see where in the log of rank 1",
@@ -258,4 +336,4 @@ def test_a_rank_that_crashes_is_named_with_its_signal(start):
     )
     assert found, command.answer["message"]
     assert (command.folder / "logs" / "ray").is_dir(), "Ray's own words are kept"
-    assert_nothing_is_left(command)
+    assert run.left == []
