@@ -85,11 +85,14 @@ def stored(tracker):
     return found
 
 
-def test_a_run_that_goes_well_is_finished_with_its_documents(run, tracker):
+def test_a_run_that_goes_well_is_finished_with_its_documents_and_no_unsent_files(run, tracker):
     seen: list[Record] = []
-    finished = run(Ranks(*THREE_STEPS), on_record=seen.append)
+    # What a rank kept of step 3 has been reported.
+    ranks = Ranks(*THREE_STEPS, unsent=[records.sample(0, step=3)])
+    finished = run(ranks, on_record=seen.append)
     assert seen == THREE_STEPS
     assert finished.failure is None
+    assert finished.record.steps == 3
     assert finished.record.losses == (4.0, 2.0, pytest.approx(4 / 3))
     assert finished.record.run_id == "run-1"
     assert finished.n_unsent == 0
@@ -104,6 +107,7 @@ def test_a_run_that_goes_well_is_finished_with_its_documents(run, tracker):
     assert stored(tracker).files["plots/heat_map.png"].startswith(b"\x89PNG")
     per_rank = {point.key for point in stored(tracker).points if "/rank_" in point.key}
     assert {"memory_peak_mib/rank_00", "memory_peak_mib/rank_01"} <= per_rank
+    assert [path.name for path in (finished.folder / "logs").iterdir()] == ["rank_01.log"]
 
 
 def test_a_rank_that_fails_fails_the_run_and_leaves_its_log(run, tracker):
@@ -139,12 +143,6 @@ def test_a_run_that_ends_early_has_what_its_ranks_had_not_reported(end, run, tra
     assert list((finished.folder / "logs").glob("*unsent*")) == []
 
 
-def test_a_run_that_goes_well_leaves_no_unsent_files(run):
-    finished = run(Ranks(*THREE_STEPS, unsent=[records.sample(0, step=3)]))
-    assert finished.record.steps == 3
-    assert [path.name for path in (finished.folder / "logs").iterdir()] == ["rank_01.log"]
-
-
 def test_ctrl_c_keeps_what_there_is(run, tracker):
     finished = run(Ranks(*THREE_STEPS, end=KeyboardInterrupt()))
     assert finished.record.outcome == "interrupted"
@@ -162,7 +160,7 @@ def test_a_cluster_that_is_busy_is_no_failure_of_the_job(run, tracker):
 
 
 def test_a_launcher_that_breaks_ends_the_run_in_one_line(run, tracker):
-    finished = run(Ranks(*THREE_STEPS, end=LookupError("no such thing\nand more")))
+    finished = run(Ranks(end=LookupError("no such thing\nand more")))
     assert finished.failure.message == "the launcher failed: LookupError: no such thing"
     assert "Traceback" in finished.failure.details
     assert stored(tracker).status == "FAILED"
@@ -177,7 +175,7 @@ def test_ctrl_c_while_results_are_delivered_does_not_tear_them_apart(run):
             super().finish(run, status=status, end_time_ms=end_time_ms)
 
     tracker = Pressed()
-    finished = run(Ranks(*THREE_STEPS), tracker=tracker)
+    finished = run(Ranks(), tracker=tracker)
     assert finished.record.outcome == "ok"
     assert stored(tracker).status == "FINISHED"
 
