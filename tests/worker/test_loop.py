@@ -80,7 +80,7 @@ def test_losses_do_not_depend_on_how_a_batch_is_cut(
 ):
     def run(*split):
         job = cut(*split)
-        job["training"] |= {"steps": 20, "optimizer": OPTIMIZERS[optimizer]}
+        job["training"] |= {"steps": 12, "optimizer": OPTIMIZERS[optimizer]}
         outcome = train(**MODELS[family], **job)
         assert outcome.errors == {}
         return outcome
