@@ -58,14 +58,8 @@ def model(**config):
 def data(poisoned=None):
     return {"train": Rows(64, poisoned), "eval": Rows(16, None)}
 
-not_callable = 3
-
 def no_module():
     return "a model"
-
-def far_labels():
-    rows = Rows(64, None)
-    return {"train": [{**rows[i], "labels": 9} for i in range(64)], "eval": rows}
 
 raise_on_import = os.environ.get("NO_SUCH_VARIABLE")
 """
