@@ -23,7 +23,7 @@ from orchestrator.models.checkpointing import enable_activation_checkpointing
 from orchestrator.plan.extent import WHOLE, Extent
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.worker.engine import Engine
-from orchestrator.worker.engines import build_engine
+from orchestrator.worker.engines import build_engine, import_engine
 from orchestrator.worker.evaluation import evaluate
 from orchestrator.worker.loop import optimizer_steps, train
 from orchestrator.worker.meter import Meter
@@ -65,8 +65,12 @@ class Rank:
         self._place = place
         self._exact_rss = first.spec.measure.exact_rss and make_resident_exact()
         # What starting the process took is told with the first plan alone.
-        self._startup = {"imports": time.time() - place.entered_unix_s}
+        self._startup: dict[str, float] = {}
         clock = _Stopwatch(self._startup)
+        import_engine(first)
+        clock.lap("imports")
+        # Since the process began to work, and not only since here.
+        self._startup["imports"] = time.time() - place.entered_unix_s
         self._device = device_of(first.resources.device, place)
         torch.set_num_threads(max(1, int(first.resources.cpus_per_worker)))
         self._group = in_process_group(place, device=self._device, timeout_s=timeout_s)
@@ -75,6 +79,7 @@ class Rank:
     def __enter__(self) -> "Rank":
         self._group.__enter__()
         self._clock.lap("process_group")
+        _forget_what_is_there()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -172,7 +177,7 @@ class Rank:
     def clear(self) -> None:
         """Leave nothing of the last plan in this process: memory, high-water marks, settings."""
         dist.barrier()
-        gc.collect()
+        _forget_what_is_there()
         start_window()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -250,6 +255,12 @@ def _build(
     # Weights come out the same on every rank; what dropout draws from here on must not.
     _seed(plan.spec.training.seed * place.world_size + place.rank)
     return engine, n_params, held
+
+
+def _forget_what_is_there() -> None:
+    """Let the probes look through new objects only: libraries have a million of their own."""
+    gc.collect()
+    gc.freeze()
 
 
 def _seed(seed: int) -> None:

@@ -3,6 +3,7 @@
 And what makes a loss depend on how a batch is cut: batch normalisation, random draws.
 """
 
+import functools
 import time
 
 import torch
@@ -35,7 +36,7 @@ def find_speed(
         device: the rank's.
         rank: who asks.
     """
-    flops = count_flops(plan.spec.model, batch, folder=plan.folder)
+    flops = _flops(plan, batch)
     n_micro_batches = plan.batch.accumulation_steps
     peak, source = _peak(device, precision=plan.spec.training.precision)
     return RankSpeed(
@@ -57,6 +58,21 @@ def random_state(device: torch.device) -> torch.Tensor:
     return state
 
 
+_COUNTED: dict[str, int | None] = {}
+"""Model and shapes of a micro-batch -> operations, of what this process has counted already."""
+
+
+def _flops(plan: LaunchPlan, batch: Batch) -> int | None:
+    shapes = {name: (list(value.shape), str(value.dtype)) for name, value in batch.items()}
+    key = f"{plan.folder} {plan.spec.model.model_dump_json()} {shapes}"
+    if key not in _COUNTED:
+        _COUNTED[key] = count_flops(plan.spec.model, batch, folder=plan.folder)
+    return _COUNTED[key]
+
+
+# Once a process: it takes a moment, and strategies that run one after another are to be shares of
+# the same.
+@functools.cache
 def _peak(device: torch.device, *, precision: str) -> tuple[float | None, str | None]:
     if device.type == "cuda":
         from orchestrator.measure.devices import peak_flops_per_s
