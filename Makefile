@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOB ?=
 SET ?=
+EXPERIMENT ?=
 ARGS ?=
 SETUP := .venv/.set-up
 RUN = $(BIN)/orchestrator $@ $(if $(JOB),$(JOB),$(error say which job: make $@ JOB=jobs/resnet_zero2.yaml)) \
       $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 
-.PHONY: help setup launch compare forecast plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
-        fmt lint types golden bench bench-measuring bench-forecast bench-telemetry lock clean
+.PHONY: help setup launch compare report forecast plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
+        fmt lint types golden bench bench-measuring bench-forecast bench-comparing bench-telemetry lock clean
 
 help:      ## list the targets
 	@echo 'make TARGET [JOB=jobs/x.yaml] [SET="zero.stage=3 training.steps=20"] [ARGS="--json"]'
@@ -27,6 +28,8 @@ launch: $(SETUP)   ## train: make launch JOB=jobs/resnet_zero2.yaml
 	@$(RUN)
 compare: $(SETUP)  ## every strategy of a job side by side: make compare JOB=jobs/resnet_compare.yaml
 	@$(RUN)
+report: $(SETUP)   ## runs in MLflow, launched together or not: make report EXPERIMENT=resnet; ARGS="--run ID --run ID"
+	@$(BIN)/orchestrator report $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(ARGS)
 forecast: $(SETUP) ## what a job will cost; ARGS="--grid", "--workers 64 --device h200", "--params 7.5e9"
 	@$(BIN)/orchestrator forecast $(JOB) $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 plan: $(SETUP)     ## show what would be launched, exactly
@@ -61,10 +64,10 @@ bench: $(SETUP)    ## what a launch costs over bare torchrun; a few minutes
 	@$(BIN)/python tests/benchmarks/against_torchrun.py $(ARGS)
 bench-measuring: $(SETUP) ## what measuring costs an ordinary step
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/measuring.py $(ARGS)
-bench-compare: $(SETUP)  ## every strategy of a job side by side: make compare JOB=jobs/resnet_compare.yaml
-	@$(RUN)
-forecast: $(SETUP) ## forecasts against real runs, every strategy; 20 minutes, ARGS="--quick" for two
+bench-forecast: $(SETUP) ## forecasts against real runs, every strategy; 20 minutes, ARGS="--quick" for two
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/forecast_accuracy.py $(ARGS)
+bench-comparing: $(SETUP) ## eight strategies side by side against one cold launch; ten minutes
+	@PYTHONPATH=. $(BIN)/python tests/benchmarks/comparing.py $(ARGS)
 bench-telemetry: $(SETUP) ## 1,000 ranks' records into MLflow, as fast as they come
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/telemetry.py $(ARGS)
 lock: $(SETUP)     ## write .constraints.txt from what is installed

@@ -135,6 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_forecast(verb)
     _add_compare(verb)
+    _add_report(verb)
     verb("doctor", "say what this machine has and lacks", "look", job=False)
     ui = verb("ui", "open MLflow on what was recorded", "look", job=False)
     ui.add_argument("--port", type=int, help="port to listen on (default: 5000 or the next free)")
@@ -159,6 +160,25 @@ def _add_compare(verb: Callable[..., argparse.ArgumentParser]) -> None:
     )
     compare.add_argument(
         "--fresh", action="store_true", help="do not go on with an unfinished comparison"
+    )
+
+
+def _add_report(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    report = verb("report", "rank runs that are already in MLflow", "report", job=False)
+    report.add_argument("--experiment", metavar="NAME", help="all runs of it that have ended")
+    report.add_argument(
+        "--run",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="ID",
+        help="this run, or all strategies of this comparison; may be repeated",
+    )
+    report.add_argument(
+        "--uri", help="tracking store, http://host:port or sqlite:///file (else the state folder's)"
+    )
+    report.add_argument(
+        "--baseline", metavar="NAME", help="the run, as the report calls it, to hold others against"
     )
 
 

@@ -41,6 +41,20 @@ class Home:
         """
         return _made(self.comparisons / _stamped(name, at_unix_s=at_unix_s))
 
+    def report_folder(self, name: str, *, at_unix_s: float) -> Path:
+        """Make the folder of one report on past runs, named as a run's.
+
+        Raises:
+            UsageError: it cannot be made.
+        """
+        plain = re.sub(r"[^\w.-]+", "_", name).strip("_.")[:100] or "runs"
+        return _made(self.reports / _stamped(plain, at_unix_s=at_unix_s))
+
+    @property
+    def reports(self) -> Path:
+        """Where reports on past runs lie, a folder each."""
+        return self.path / "reports"
+
     @property
     def comparisons(self) -> Path:
         """Where comparisons lie, a folder each."""
