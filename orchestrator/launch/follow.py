@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 class Follower:
     """Follows spools; `stop` returns after the last record was handed on.
 
+    An error in its thread ends the following; `stop` raises it.
+
     Args:
         spool_paths: in the order in which they are written.
         hand_on: takes the number of the spool, from 0, and a record.
@@ -38,6 +40,8 @@ class Follower:
         self._hand_on = hand_on
         self._on_whole = on_whole
         self.has_heard = False
+        self.error: Exception | None = None
+        """What ended the following early."""
         self._number = 0
         self._offset = 0
         self._world_size: int | None = None
@@ -62,14 +66,24 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read to the end and stop."""
+        """Read to the end and stop.
+
+        Raises:
+            Exception: a spool could not be read, or a function that was told something raised it.
+        """
         self._stopping.set()
         self._thread.join()
+        if self.error is not None:
+            raise self.error
 
     def _follow(self) -> None:
-        while not self._stopping.wait(POLL_S):
+        try:
+            while not self._stopping.wait(POLL_S):
+                self._read()
             self._read()
-        self._read()
+        except Exception as err:  # noqa: BLE001
+            # The outermost frame of this thread: whoever stops it hears of it.
+            self.error = err
 
     def _read(self) -> None:
         while self._number < len(self._spool_paths):

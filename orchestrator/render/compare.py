@@ -54,6 +54,8 @@ def compared_text(compared: Compared, *, store: Store, home: Path | None, width:
         if (ledgers := ledger_by_strategy(ranking)) is not None:
             blocks.append(f"What filled the fullest rank's memory, MiB\n{ledgers}")
         blocks.append(verdicts(ranking))
+    if details := _details(compared):
+        blocks.append(details)
     if compared.n_unsent:
         blocks.append(
             f"{compared.n_unsent} metric points did not reach the tracking store; "
@@ -64,11 +66,23 @@ def compared_text(compared: Compared, *, store: Store, home: Path | None, width:
 
 
 def _interrupted(compared: Compared) -> str:
-    n_done = sum(one.has_ended_well for one in compared.contestants)
+    n_complete = sum(one.is_complete for one in compared.contestants)
     return (
-        f"Interrupted: {n_done} of {len(compared.contestants)} strategies are measured; "
+        f"Interrupted: {n_complete} of {len(compared.contestants)} strategies are complete; "
         "the same command goes on with what is missing"
     )
+
+
+def _details(compared: Compared) -> str:
+    """Where to read what the ranks of failed strategies said."""
+    told = {
+        one.name: path
+        for one in compared.contestants
+        if (path := one.outbox.artifacts / "logs" / "failure.txt").is_file()
+    }
+    width = max(map(len, told), default=0)
+    lines = [f"  {name:<{width}}  {_short(path)}" for name, path in told.items()]
+    return "\n".join(["details of what failed", *lines]) if lines else ""
 
 
 def _look(compared: Compared, *, store: Store, home: Path | None) -> str:

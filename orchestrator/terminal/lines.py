@@ -1,6 +1,7 @@
 """Lines that stay, and one that changes: on a terminal in place, elsewhere every few seconds."""
 
 import contextlib
+import os
 import time
 from typing import TextIO
 
@@ -34,7 +35,7 @@ class StatusLines:
         """Change the line that changes."""
         if self._live:
             self._pending = True
-            self._put(f"\r\x1b[2K{line}")
+            self._put(f"\r\x1b[2K{line[: self._room()]}")
         elif time.monotonic() - self._shown_s >= self.EVERY_S:
             self._shown_s = time.monotonic()
             self._put(f"{line}\n")
@@ -44,6 +45,13 @@ class StatusLines:
         if self._live and self._pending:
             self._put("\n")
         self._pending = False
+
+    def _room(self) -> int | None:
+        """Characters of a line that does not wrap: of a wrapped one only the end is replaced."""
+        try:
+            return max(1, os.get_terminal_size(self._out.fileno()).columns - 1)
+        except (OSError, ValueError):
+            return None
 
     def _put(self, text: str) -> None:
         # A reader that went away must not end the run that it read of.

@@ -70,7 +70,7 @@ def compare(options: argparse.Namespace, started_unix_s: float) -> int:
             )
             n_settled = comparison.take_up()
             if n_settled:
-                say(options, f"{n_settled} of {len(planned)} strategies are measured already")
+                say(options, f"{n_settled} of {len(planned)} strategies have their outcome already")
             compared = comparison.run()
             display.close()
         folder.release()

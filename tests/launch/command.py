@@ -39,6 +39,8 @@ class Net(torch.nn.Module):
                 raise MemoryError("no room for it")
             if self.mode == "crash":
                 os.abort()
+            if self.mode == "hang":
+                time.sleep(10_000)
             if self.mode == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
         return self.layer(x)

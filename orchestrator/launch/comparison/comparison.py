@@ -16,7 +16,11 @@ from orchestrator.launch.comparison.contestant import FIRST_ROUND, Contest, Cont
 from orchestrator.launch.comparison.folder import ComparisonFolder
 from orchestrator.launch.comparison.group import GroupEnd, GroupLauncher, run_group
 from orchestrator.launch.comparison.planned import PlannedStrategy
-from orchestrator.launch.comparison.record import Compared, ComparisonRecord
+from orchestrator.launch.comparison.record import (
+    DELIVERY_TIMEOUT_S,
+    Compared,
+    ComparisonRecord,
+)
 from orchestrator.launch.comparison.stint import Stint, controls_of, stints_of
 from orchestrator.launch.failure import Failure
 from orchestrator.launch.open_run import Setting
@@ -41,8 +45,8 @@ class Renewable(GroupLauncher, Protocol):
 class Watcher(Protocol):
     """Sees how a comparison goes; called in several threads, one at a time."""
 
-    def begins(self, stints: Sequence[Stint]) -> None:
-        """A group of ranks is started for these stints."""
+    def begins(self, stints: Sequence[Stint], *, later: Sequence[Sequence[Stint]]) -> None:
+        """A group of ranks is started for these stints; groups for others come later."""
 
     def record(self, stint: Stint, record: Record) -> None:
         """A rank has told something."""
@@ -52,6 +56,9 @@ class Watcher(Protocol):
 
     def failed(self, contestant: Contestant, failure: Failure) -> None:
         """A strategy has failed."""
+
+    def ends(self) -> None:
+        """Nothing more is run; the report is drawn and written."""
 
 
 class Comparison:
@@ -105,40 +112,61 @@ class Comparison:
         self._kept.begin(given_up)
         return sum(one.is_settled for one in self.contestants)
 
-    def run(self) -> Compared:
+    def run(self, *, delivery_timeout_s: float = DELIVERY_TIMEOUT_S) -> Compared:
         """Run what is missing, report, and deliver; `take_up` comes before.
 
         A strategy's failure does not raise. Ctrl-C ends the comparison early, with what there is.
+
+        Args:
+            delivery_timeout_s: longest wait at the end for a tracking store that is away.
+
+        Raises:
+            OSError: the folder cannot be written; what is measured is kept.
         """
         started_s = time.monotonic()
-        for one in self.contestants:
-            if one.planned.infeasible is not None and not one.is_settled:
-                self._fail(one, _infeasible(one))
-        interrupted = self._run_groups()
+        interrupted = False
+        try:
+            for one in self.contestants:
+                if one.planned.infeasible is not None and not one.is_settled:
+                    self._fail(one, _infeasible(one))
+            self._run_groups()
+            self._watcher.ends()
+            # Drawing many strategies takes a while, and may be stopped.
+            self._settle(interrupted=False)
+        except KeyboardInterrupt:
+            interrupted = True
         with signals_held_back(show=log.warning):
             self._settle(interrupted=interrupted)
             spent_s = time.monotonic() - started_s
-            return self._kept.end(interrupted=interrupted, spent_s=spent_s)
+            return self._kept.end(
+                interrupted=interrupted,
+                spent_s=spent_s,
+                delivery_timeout_s=delivery_timeout_s,
+            )
 
-    def _run_groups(self) -> bool:
-        """Run every group of ranks; says whether the user stopped it."""
-        for stints in self._with_controls(stints_of(self.contestants, self._compare)):
-            left = stints
-            while left:
-                now = left[:1] if self._isolated else left
-                end = self._run_group(now)
-                if end.outcome == "interrupted":
-                    return True
-                if end.failure is not None:
-                    self._launcher.renew()
-                left = self._after(left, end)
-            self._launcher.renew()
-        return False
+    def _run_groups(self) -> None:
+        """Run every group of ranks.
+
+        Raises:
+            KeyboardInterrupt: the user stopped it.
+        """
+        left = self._with_controls(stints_of(self.contestants, self._compare))
+        if self._isolated:
+            left = [[stint] for stints in left for stint in stints]
+        while left:
+            now, *later = left
+            end = self._run_group(now, later=later)
+            if end.outcome == "interrupted":
+                raise KeyboardInterrupt
+            left = [stints for stints in self._after(now, later, end) if stints]
+            if end.failure is not None or not left or not _can_follow(left[0], now):
+                self._launcher.renew()
 
     def _with_controls(self, groups: list[list[Stint]]) -> list[list[Stint]]:
         """Put the controls behind what the baseline's own ranks run."""
         baseline = self._kept.baseline
-        if baseline.planned.infeasible is not None or len(self.contestants) < 2:
+        failed = baseline.is_settled and not baseline.has_ended_well
+        if failed or len(self.contestants) < 2:
             return groups
         controls = controls_of(baseline, self.contestants, folder=self._folder)
         if not controls:
@@ -150,8 +178,8 @@ class Comparison:
         # All strategies of its kind were measured by an earlier command.
         return [*groups, controls] if baseline.has_ended_well else groups
 
-    def _run_group(self, stints: Sequence[Stint]) -> GroupEnd:
-        self._watcher.begins(stints)
+    def _run_group(self, stints: Sequence[Stint], *, later: Sequence[Sequence[Stint]]) -> GroupEnd:
+        self._watcher.begins(stints, later=later)
         self._tallies.clear()
         for stint in stints:
             stint.clear()
@@ -163,26 +191,32 @@ class Comparison:
             hang_timeout_s=self._compare.hang_timeout_s,
         )
 
-    def _after(self, stints: Sequence[Stint], end: GroupEnd) -> list[Stint]:
+    def _after(
+        self, stints: list[Stint], later: list[list[Stint]], end: GroupEnd
+    ) -> list[list[Stint]]:
         """What is left to run after a group ended, without what failed."""
-        left = list(stints[end.n_done :])
-        if end.failure is None or not left:
+        left = [stints[end.n_done :], *later]
+        if end.failure is None or not left[0]:
             return left
-        failed = left[0]
+        failed = left[0][0]
         if failed.is_control:
-            log.warning("the control runs failed: %s", end.failure.message)
-            return [stint for stint in left if not stint.is_control]
+            log.warning(
+                "how far rounding alone takes the losses stays unknown: %s", end.failure.message
+            )
+            return [[stint for stint in some if not stint.is_control] for some in left]
         told = end.failure
         if failed.round != FIRST_ROUND:
             told = replace(told, message=f"in round {failed.round}: {told.message}")
         self._fail(failed.contestant, told)
-        return [stint for stint in left if stint.contestant is not failed.contestant]
+        return [
+            [stint for stint in some if stint.contestant is not failed.contestant] for some in left
+        ]
 
     def _take(self, stint: Stint, record: Record) -> None:
         one = stint.contestant
         if stint.round == FIRST_ROUND:
             if not one.is_begun:
-                self._kept.add(one.begin())
+                self._kept.add(one.begin(record))
             one.take(record)
         else:
             self._tallies.setdefault(stint.folder, RunTally()).take(record)
@@ -217,6 +251,11 @@ class Comparison:
                     )
                     one.settle("interrupted", stopped)
             one.seal(plots=not interrupted)
+
+
+def _can_follow(stints: Sequence[Stint], before: Sequence[Stint]) -> bool:
+    """Whether what ran these can run those."""
+    return group_key(stints[0].plan) == group_key(before[0].plan)
 
 
 def _infeasible(one: Contestant) -> Failure:

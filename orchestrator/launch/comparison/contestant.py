@@ -23,6 +23,7 @@ from orchestrator.compare.entry import (
 )
 from orchestrator.launch.comparison.folder import ComparisonFolder
 from orchestrator.launch.comparison.planned import PlannedStrategy
+from orchestrator.launch.comparison.told import began_unix_s, is_whole, tally_of
 from orchestrator.launch.failure import Failure
 from orchestrator.launch.open_run import (
     OpenRun,
@@ -34,7 +35,7 @@ from orchestrator.launch.open_run import (
     settle,
 )
 from orchestrator.measure.run_record import Outcome, RunRecord
-from orchestrator.measure.sample import RankDone, RankFacts, Record
+from orchestrator.measure.sample import Record
 from orchestrator.measure.summary import MAX_SAMPLES, RunTally
 from orchestrator.track.base import RunStart
 from orchestrator.track.outbox import Outbox
@@ -96,6 +97,13 @@ class Contestant:
         return self.record is not None and self.record.outcome == "ok"
 
     @property
+    def is_complete(self) -> bool:
+        """Whether nothing more of it is to be run: it failed, or has all its rounds."""
+        if self.record is None or self.record.outcome == "interrupted":
+            return False
+        return self.record.outcome != "ok" or len(self.rounds) == self._contest.n_rounds
+
+    @property
     def has_failed(self) -> bool:
         """Whether it failed for another reason than that it does not fit."""
         return self.record is not None and self.record.outcome in ("failed", "diverged")
@@ -136,18 +144,24 @@ class Contestant:
             return None
         if FIRST_ROUND in self.rounds:
             self.outbox.reopen()
+            # What it came to with fewer rounds stands no more.
+            (self.outbox.artifacts / SUMMARY).unlink(missing_ok=True)
             self._reopen()
             return None
         return self._give_up()
 
-    def begin(self) -> Outbox:
-        """Make its run folder, now that its ranks begin to tell."""
+    def begin(self, first: Record | None = None) -> Outbox:
+        """Make its run folder, now that its ranks begin to tell.
+
+        Args:
+            first: what they told first, which says when its turn began.
+        """
         start = run_start(
             self.planned.plan,
             key=self._key,
             job_path=self.planned.job.path,
             setting=self._contest.setting,
-            started_unix_s=time.time(),
+            started_unix_s=began_unix_s(first),
         )
         self._run = open_run(
             self.planned.plan,
@@ -269,22 +283,3 @@ def _document(path: Path, name: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return values
-
-
-def is_whole(folder: Path) -> bool:
-    """Whether every rank is done with what a folder has the records of."""
-    spool_path = folder / "records.jsonl"
-    if not spool_path.is_file():
-        return False
-    told = list(records_in(spool_path))
-    facts = next((record for record in told if isinstance(record, RankFacts)), None)
-    done = {record.rank for record in told if isinstance(record, RankDone)}
-    return facts is not None and len(done) >= facts.world_size
-
-
-def tally_of(folder: Path) -> RunTally:
-    """What a folder's records add up to."""
-    tally = RunTally()
-    for record in records_in(folder / "records.jsonl"):
-        tally.take(record)
-    return tally

@@ -1,9 +1,13 @@
 """One group of ranks that runs launch after launch: followed, and ended when it hangs."""
 
+import contextlib
+import gc
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from orchestrator.launch.base import Launch, Launcher
@@ -58,12 +62,22 @@ def run_group(
         on_record: takes the number of a launch and a record, in a thread of its own.
         on_done: told the number of a launch that every rank is done with, in the same thread.
         hang_timeout_s: after so long without a word from any rank, they hang.
+
+    Raises:
+        Exception: a function that was told something raised it; the ranks are ended.
     """
     follower = Follower([one.spool_path for one in launches], hand_on=on_record, on_whole=on_done)
-    watch = _Watch(follower, launcher, timeout_s=hang_timeout_s)
+    watch = _Watch(follower, launcher, launches, timeout_s=hang_timeout_s)
     follower.start()
-    with watch:
-        outcome, failure = how_it_ended(lambda: launcher.run(launches))
+
+    def run() -> None:
+        with watch:
+            launcher.run(launches)
+
+    outcome, failure = how_it_ended(run)
+    # What is left of a Ray run is freed here: another thread that came to free it while Ray is
+    # being shut down would end this process.
+    gc.collect()
     with signals_held_back(show=log.warning):
         if failure is not None:
             for one in launches:
@@ -72,17 +86,28 @@ def run_group(
         for one in launches:
             forget_unsent(one.log_folder)
     n_done = follower.n_done
-    if watch.has_aborted and n_done < len(launches):
-        outcome, failure = "failed", _hung(launches[n_done], after_s=hang_timeout_s)
+    if n_done < len(launches):
+        if watch.has_aborted and outcome != "interrupted":
+            outcome, failure = "failed", _hung(launches[n_done], after_s=hang_timeout_s)
+        elif failure is None:
+            outcome, failure = "failed", _unheard(launches[n_done])
     return GroupEnd(n_done=n_done, outcome=outcome, failure=failure)
 
 
 class _Watch:
-    """A thread that ends a group of which nothing is heard."""
+    """A thread that ends a group of which nothing is heard, or to which nobody listens."""
 
-    def __init__(self, follower: Follower, launcher: GroupLauncher, *, timeout_s: float) -> None:
+    def __init__(
+        self,
+        follower: Follower,
+        launcher: GroupLauncher,
+        launches: Sequence[Launch],
+        *,
+        timeout_s: float,
+    ) -> None:
         self._follower = follower
         self._launcher = launcher
+        self._launches = launches
         self._timeout_s = timeout_s
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name="hang-watch", daemon=True)
@@ -98,12 +123,46 @@ class _Watch:
 
     def _work(self) -> None:
         while not self._over.wait(WATCH_EVERY_S):
-            heard = self._follower.has_heard
-            patience_s = self._timeout_s if heard else max(self._timeout_s, START_PATIENCE_S)
-            if self._follower.silent_s > patience_s:
+            if self._follower.error is not None:
+                self._abort()
+            elif self._hangs():
                 self.has_aborted = True
-                self._launcher.abort()
-                return
+                self._abort()
+
+    def _hangs(self) -> bool:
+        heard = self._follower.has_heard
+        patience_s = self._timeout_s if heard else max(self._timeout_s, START_PATIENCE_S)
+        if self._follower.silent_s <= patience_s:
+            return False
+        # Ranks whose steps are slow tell of several at once.
+        under_way = self._launches[min(self._follower.n_done, len(self._launches) - 1)]
+        return time.time() - _last_kept_unix_s(under_way.log_folder) > patience_s
+
+    def _abort(self) -> None:
+        try:
+            self._launcher.abort()
+        except Exception as err:  # noqa: BLE001
+            # The outermost frame of this thread; it tries again.
+            log.warning("the ranks cannot be ended: %s: %s", type(err).__name__, err)
+
+
+def _last_kept_unix_s(log_folder: Path) -> float:
+    """When a rank last kept something that it has not told yet; 0 where none has."""
+    newest = 0.0
+    for path in log_folder.glob("*.unsent-*"):
+        # Told meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            newest = max(newest, path.stat().st_mtime)
+    return newest
+
+
+def _unheard(launch: Launch) -> Failure:
+    """Say that ranks ended well of which not everything was heard."""
+    message = (
+        f"its ranks ended well, but not all that they told came into {launch.spool_path}; "
+        "see that the disk has room, and run it again"
+    )
+    return Failure(outcome="failed", rank=None, step=None, message=message, details="")
 
 
 def _hung(launch: Launch, *, after_s: float) -> Failure:

@@ -1,5 +1,7 @@
 """What a comparison keeps of itself: its own run in the tracking store, its state, its report."""
 
+import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +12,14 @@ from orchestrator.compare.strategies import varied_keys
 from orchestrator.errors import UsageError
 from orchestrator.launch.comparison.contestant import Contestant
 from orchestrator.launch.comparison.folder import ComparisonFolder, State
-from orchestrator.launch.comparison.report import Reported, rank_entries, took, write_report
+from orchestrator.launch.comparison.report import (
+    COMPARISON_DOCUMENT,
+    CONTROLS_DOCUMENT,
+    Reported,
+    rank_entries,
+    took,
+    write_report,
+)
 from orchestrator.launch.comparison.stint import control_losses
 from orchestrator.launch.open_run import Setting, circumstances
 from orchestrator.spec.load import JobFile
@@ -96,14 +105,21 @@ class ComparisonRecord:
         """Deliver the run of one more strategy."""
         self._writer.add(outbox)
 
-    def end(self, *, interrupted: bool, spent_s: float) -> Compared:
+    def end(
+        self, *, interrupted: bool, spent_s: float, delivery_timeout_s: float = DELIVERY_TIMEOUT_S
+    ) -> Compared:
         """Write the report, close the run and deliver what is left.
 
         Args:
             interrupted: it is to be gone on with.
             spent_s: what this command took.
+            delivery_timeout_s: longest wait for a tracking store that is away.
+
+        Raises:
+            OSError: the report cannot be written.
         """
         seconds = self._folder.state().spent_s + spent_s
+        self._keep_how_it_was_judged()
         reported = write_report(
             self._outbox,
             self._ranking(),
@@ -118,11 +134,10 @@ class ComparisonRecord:
             status="KILLED" if interrupted else "FAILED" if failed else "FINISHED",
             end_time_ms=int(time.time() * 1000),
         )
-        timeout_s = IMPATIENT_DELIVERY_TIMEOUT_S if interrupted else DELIVERY_TIMEOUT_S
-        n_unsent = self._writer.close(timeout_s=timeout_s)
+        patience_s = IMPATIENT_DELIVERY_TIMEOUT_S if interrupted else math.inf
+        n_unsent = self._writer.close(timeout_s=min(delivery_timeout_s, patience_s))
         return Compared(
-            # Only now the store has told what it calls them.
-            reported=replace(reported, ranking=self._ranking()),
+            reported=replace(reported, ranking=self._with_run_ids(reported.ranking)),
             contestants=self._contestants,
             folder=self._folder.path,
             interrupted=interrupted,
@@ -136,8 +151,29 @@ class ComparisonRecord:
             [entry for one in self._contestants if (entry := one.entry()) is not None],
             baseline=self.baseline.name,
             controls=self._controls(),
-            varied=varied_keys([one.planned.strategy.changes for one in self._contestants]),
+            varied=self._varied,
         )
+
+    @property
+    def _varied(self) -> tuple[str, ...]:
+        return varied_keys([one.planned.strategy.changes for one in self._contestants])
+
+    def _keep_how_it_was_judged(self) -> None:
+        """Keep what a later report of these runs needs to judge them alike."""
+        told = {
+            "name": self._job.spec.name,
+            "baseline": self.baseline.name,
+            "varied": list(self._varied),
+            "strategies": [one.name for one in self._contestants],
+        }
+        self._outbox.add_text(COMPARISON_DOCUMENT, json.dumps(told, indent=1) + "\n")
+        self._outbox.add_text(CONTROLS_DOCUMENT, json.dumps(self._controls()) + "\n")
+
+    def _with_run_ids(self, ranking: Ranking) -> Ranking:
+        """The ranking once more, now that the store has told what it calls the runs."""
+        entries = {one.name: entry for one in self._contestants if (entry := one.entry())}
+        rows = tuple(replace(row, entry=entries[row.name]) for row in ranking.rows)
+        return replace(ranking, rows=rows)
 
     def _controls(self) -> dict[str, tuple[float, ...]]:
         record = self.baseline.record

@@ -21,6 +21,10 @@ from orchestrator.units import as_duration
 
 FOLDER = "report"
 REPORT = f"{FOLDER}/comparison.md"
+COMPARISON_DOCUMENT = f"{FOLDER}/comparison.json"
+"""Names, baseline and varied keys of a comparison."""
+CONTROLS_DOCUMENT = f"{FOLDER}/controls.json"
+"""Precision -> losses of the baseline from weights moved by a bit."""
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +74,9 @@ def write_report(
 
 def budget_of(entries: Iterable[Entry]) -> int | None:
     """What a device may hold by the forecasts of all entries; `None` where they do not agree."""
-    budgets = {(entry.record.forecast or {}).get("budget_bytes") for entry in entries}
-    known = budgets - {None}
-    return known.pop() if len(known) == 1 else None
+    forecasts = [entry.record.forecast for entry in entries if entry.record.forecast is not None]
+    budgets = {forecast.get("budget_bytes") for forecast in forecasts}
+    return budgets.pop() if len(budgets) == 1 else None
 
 
 def rank_entries(
@@ -118,7 +122,6 @@ def _circumstances(ranking: Ranking) -> list[tuple[str, str]]:
     ran = [entry for entry in entries if entry.record.ranks]
     if not ran:
         return []
-    first = ran[0]
     told: list[tuple[str, Any]] = [
         ("device", _shared(", ".join(entry.record.circumstances.devices) for entry in ran)),
         ("workers", _shared(entry.workers for entry in ran)),
@@ -131,9 +134,12 @@ def _circumstances(ranking: Ranking) -> list[tuple[str, str]]:
         ("seed", _shared(entry.setting("training.seed") for entry in ran)),
         (
             "versions",
-            ", ".join(f"{k} {v}" for k, v in first.record.circumstances.versions.items()),
+            _shared(
+                ", ".join(f"{k} {v}" for k, v in entry.record.circumstances.versions.items())
+                for entry in ran
+            ),
         ),
-        ("commit", _shared(entry.commit for entry in ran)),
+        ("commit", _shared(entry.commit for entry in ran if entry.commit)),
         ("written", time.strftime("%Y-%m-%d %H:%M")),
     ]
     return [(key, str(value)) for key, value in told if value not in (None, "")]
@@ -146,7 +152,7 @@ def _kind(entry: Entry, section: str, *names: str) -> str | None:
 
 def _shared(values: Iterable[Any]) -> Any:
     """What is the same everywhere; else all there are, if they are few."""
-    different = list(dict.fromkeys(values))
+    different = list(dict.fromkeys(value for value in values if value is not None))
     if len(different) <= 1:
         return different[0] if different else None
     return ", ".join(map(str, different)) if len(different) <= 4 else f"{len(different)} kinds"

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from orchestrator.compare.same_loss import ROUNDOFF, furthest_apart
 from orchestrator.launch.base import Launch, group_key, rank_environment
-from orchestrator.launch.comparison.contestant import FIRST_ROUND, Contestant, is_whole, tally_of
+from orchestrator.launch.comparison.contestant import FIRST_ROUND, Contestant
 from orchestrator.launch.comparison.folder import ComparisonFolder
+from orchestrator.launch.comparison.told import is_whole, tally_of
 from orchestrator.plan.extent import WHOLE, Extent
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.spec.sections import CompareSection
