@@ -6,7 +6,7 @@ Pure arithmetic; touches nothing outside. What is unknown is `None`.
 from statistics import fmean
 from typing import Any
 
-from orchestrator.measure.ledger import unattributed_ratio
+from orchestrator.measure.ledger import CATEGORY_MEANINGS, unattributed_ratio
 from orchestrator.measure.metric_def import STEP_PARTS, MetricDef, in_mib, in_tera, part_ms
 from orchestrator.measure.peaks import known_max
 from orchestrator.measure.rank_metrics import RANK_METRICS
@@ -98,6 +98,31 @@ EVAL_METRICS: tuple[MetricDef[EvalResult], ...] = (
     ),
 )
 
+
+def _peak_part(category: str, meaning: str) -> MetricDef[RunRecord]:
+    return MetricDef(
+        name=f"summary/peak_{category}_mib",
+        unit="MiB",
+        meaning=f"of the fullest rank's peak: {meaning}",
+        value=lambda run: in_mib((run.fullest.ledger or {}).get(category)) if run.fullest else None,
+    )
+
+
+def _median_ms(part: str, meaning: str) -> MetricDef[RunRecord]:
+    name = "median" if part == "step" else part
+
+    def value(run: RunRecord) -> float | None:
+        seconds = getattr(run.slowest.step_s, name) if run.slowest else None
+        return None if seconds is None else seconds * 1e3
+
+    return MetricDef(
+        name=f"summary/{part}_ms",
+        unit="ms",
+        meaning=f"{meaning}; median of the slowest rank",
+        value=value,
+    )
+
+
 SUMMARY_METRICS: tuple[MetricDef[RunRecord], ...] = (
     MetricDef(
         name="summary/peak_mib",
@@ -141,6 +166,8 @@ SUMMARY_METRICS: tuple[MetricDef[RunRecord], ...] = (
         meaning="offloaded tensors in host memory, of the rank that keeps most there",
         value=lambda run: in_mib(known_max(*(row.host_bytes for row in run.ranks))),
     ),
+    *(_peak_part(category, meaning) for category, meaning in CATEGORY_MEANINGS.items()),
+    *(_median_ms(part, meaning) for part, meaning in STEP_PARTS.items()),
     MetricDef(
         name="summary/final_loss",
         unit="1",

@@ -83,6 +83,8 @@ def status_of(outcome: Outcome) -> RunStatus:
     return "KILLED" if outcome == "interrupted" else "FAILED"
 
 
+KEY_TAG = "orchestrator.run_key"
+"""What a store keeps a run's key as."""
 KIND_TAG = "orchestrator.kind"
 COMPARISON = "comparison"
 """What a run is tagged with that stands for a comparison; its strategies are its children."""

@@ -61,15 +61,15 @@ class Delivery:
         return bool(self._ready)
 
     def begin(self, tracker: Tracker) -> None:
-        """Start the run in the store, unless it is there.
+        """Start the run in the store, unless it is there and has not ended.
 
         Raises:
             TrackingUnavailableError: the store is away; call again.
             TrackingRefusedError: the store does not want it.
             OSError: the outbox cannot be read or written.
         """
-        if self._delivered.run is None:
-            self._note(run=tracker.start(self._outbox.start()))
+        if self._delivered.run is None or self._delivered.goes_on:
+            self._note(run=tracker.start(self._outbox.start()), goes_on=False)
 
     def send(self, tracker: Tracker) -> None:
         """Send all there is at this moment, and the end if the run has ended.

@@ -21,6 +21,7 @@ class StoredRun:
     start: RunStart
     points: set[MetricPoint] = field(default_factory=set)
     files: dict[str, bytes] = field(default_factory=dict)
+    parent_id: str | None = None
     status: RunStatus | None = None
     """`None` while it runs."""
     end_time_ms: int | None = None
@@ -37,11 +38,13 @@ class InMemoryTracker:
     def start(self, run: RunStart) -> TrackedRun:
         """Create the run, or find the one with its key."""
         self._check_available()
-        for run_id, stored in self.runs.items():
-            if stored.start.key == run.key:
-                return TrackedRun(experiment_id=stored.start.experiment, run_id=run_id)
-        run_id = f"run-{len(self.runs) + 1}"
-        self.runs[run_id] = StoredRun(start=run)
+        parent_id = None if run.parent_key is None else self._with_key(run.parent_key, run)
+        if run.parent_key is not None and parent_id is None:
+            raise TrackingUnavailableError(f"run {run.parent_key} is not there yet")
+        run_id = self._with_key(run.key, run) or f"run-{len(self.runs) + 1}"
+        stored = self.runs.setdefault(run_id, StoredRun(start=run))
+        stored.parent_id = parent_id
+        stored.status, stored.end_time_ms = None, None
         return TrackedRun(experiment_id=run.experiment, run_id=run_id)
 
     def log_points(self, run: TrackedRun, points: Sequence[MetricPoint]) -> None:
@@ -57,6 +60,13 @@ class InMemoryTracker:
         stored = self._stored(run)
         stored.status = status
         stored.end_time_ms = end_time_ms
+
+    def _with_key(self, key: str, run: RunStart) -> str | None:
+        """The id of the run with a key, in the experiment of another."""
+        for run_id, stored in self.runs.items():
+            if (stored.start.key, stored.start.experiment) == (key, run.experiment):
+                return run_id
+        return None
 
     def _stored(self, run: TrackedRun) -> StoredRun:
         self._check_available()

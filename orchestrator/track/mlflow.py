@@ -12,6 +12,7 @@ from typing import Any
 from orchestrator.measure.points import MetricPoint
 from orchestrator.track.base import (
     COMPARISON,
+    KEY_TAG,
     KIND_TAG,
     RunStart,
     RunStatus,
@@ -19,19 +20,21 @@ from orchestrator.track.base import (
     TrackingRefusedError,
     TrackingUnavailableError,
 )
-from orchestrator.track.comparison_view import comparison_view
+from orchestrator.track.comparison_view import comparison_view, missing_colours
 from orchestrator.track.environment import silence
 from orchestrator.track.names import MAX_PARAM_VALUE, MAX_TAG_VALUE, entity_name, short
 from orchestrator.track.store import Store, create_store
 from orchestrator.track.views import View, experiment_views, run_views
+
+__all__ = ["KEY_TAG", "PARENT_TAG", "MlflowTracker"]
 
 MAX_METRICS = 1000
 MAX_PARAMS = 100
 MAX_TAGS = 100
 MAX_CHILDREN = 2000
 """Strategies of a comparison, the most that a job file may ask for."""
-KEY_TAG = "orchestrator.run_key"
 PARENT_TAG = "mlflow.parentRunId"
+COLOUR_TAG = "mlflow.runColor"
 _RETRY = frozenset(
     {
         "INTERNAL_ERROR",
@@ -130,7 +133,12 @@ class MlflowTracker:
             [run.experiment_id],
             filter_string=f"tags.`{PARENT_TAG}` = '{run.run_id}'",
             max_results=MAX_CHILDREN,
+            order_by=[f"tags.`{KEY_TAG}` ASC"],
         )
+        drawn = [child for child in children if child.info.status != "KILLED"]
+        colours = {child.info.run_id: child.data.tags.get(COLOUR_TAG) for child in drawn}
+        for child_id, colour in missing_colours(colours).items():
+            self._client.set_tag(child_id, COLOUR_TAG, colour)
         keys = {key for child in children for key in child.data.metrics}
         return [comparison_view(keys, run_id=run.run_id)]
 

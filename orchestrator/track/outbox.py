@@ -41,6 +41,8 @@ class Delivered:
     files: dict[str, str] = field(default_factory=dict)
     """Artifact -> version of the file that is delivered."""
     finished: bool = False
+    goes_on: bool = False
+    """The run had ended and goes on, which the store is still to be told."""
 
 
 class Outbox:
@@ -121,8 +123,9 @@ class Outbox:
         Raises:
             OSError: it cannot be written.
         """
+        # In this order: what is cut short after the first is an end that is told once more.
+        self.note_delivered(replace(self.delivered(), finished=False, goes_on=True))
         (self.folder / "finish.json").unlink(missing_ok=True)
-        self.note_delivered(replace(self.delivered(), finished=False))
 
     def finished(self) -> Finish | None:
         """How the run ended; `None` while it runs or if it was killed."""

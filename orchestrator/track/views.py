@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.measure.ledger import CATEGORIES
 from orchestrator.track.base import TrackedRun
-from orchestrator.track.charts import MAX_TAG_VALUE, Chart, chart, packed, section
+from orchestrator.track.charts import MAX_TAG_VALUE, Chart, chart, flat_list, packed, section
 
 TAG_PREFIX = "mlflow.sharedViewState."
 MAX_RANKS = 16
@@ -117,6 +117,7 @@ def _state(name: str, keys: Sequence[str], *, bars: bool) -> dict[str, Any]:
         "compareRunCharts": charts,
         # Else the page sorts sections by name when it adds one for a new metric.
         "isAccordionReordered": True,
+        **flat_list(newest_first=True),
     }
 
 

@@ -12,7 +12,12 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.track.base import TrackedRun, Tracker, TrackingRefusedError
+from orchestrator.track.base import (
+    TrackedRun,
+    Tracker,
+    TrackingRefusedError,
+    TrackingUnavailableError,
+)
 from orchestrator.track.delivery import Delivery
 from orchestrator.track.outbox import Outbox
 
@@ -99,11 +104,11 @@ class TrackingWriter:
                 n_failures = 0
             except Exception as err:  # noqa: BLE001
                 # The outermost frame of this thread: whatever tracking does, the run goes on.
-                self._failed(err, "and is tried again")
+                self._failed(err)
                 n_failures += 1
                 self._pause(min(MAX_BACK_OFF_S, 2.0 ** (n_failures - 1)), closing=closing)
                 continue
-            if closing or len(self._refused) == len(self._outboxes):
+            if closing:
                 return
             self._pause(self._poll_s, closing=False)
 
@@ -118,8 +123,25 @@ class TrackingWriter:
             try:
                 do(delivery, tracker)
             except TrackingRefusedError as err:
-                self._refused.add(outbox.folder)
-                self._failed(err, "and will not take it", folder=outbox.folder)
+                self._refuse(outbox, err)
+            except TrackingUnavailableError as err:
+                if not self._waits_in_vain(outbox):
+                    raise
+                self._refuse(outbox, err)
+
+    def _refuse(self, outbox: Outbox, err: Exception) -> None:
+        self._refused.add(outbox.folder)
+        log.warning("tracking does not take %s, which is kept: %s", outbox.folder, err)
+        self._last_error = f"{type(err).__name__}: {err}"
+
+    def _waits_in_vain(self, outbox: Outbox) -> bool:
+        """Whether it is part of a run that the store has refused."""
+        key = outbox.start().parent_key
+        return key is not None and any(
+            other.start().key == key and other.delivered().run is None
+            for other in list(self._outboxes)
+            if other.folder in self._refused
+        )
 
     def _delivery(self, outbox: Outbox) -> Delivery | None:
         """The delivery of an outbox; `None` once the store has refused it."""
@@ -133,10 +155,10 @@ class TrackingWriter:
         # While the run runs, its end cuts the pause short; then only giving up does.
         (self._give_up if closing else self._closing).wait(seconds)
 
-    def _failed(self, err: Exception, then: str, *, folder: Path | None = None) -> None:
+    def _failed(self, err: Exception) -> None:
         if self._last_error is None:
-            kept = self._outbox.folder if folder is None else folder
-            log.warning("tracking fails %s; records are kept in %s: %s", then, kept, err)
+            kept = self._outbox.folder
+            log.warning("tracking fails and is tried again; records are kept in %s: %s", kept, err)
         self._last_error = f"{type(err).__name__}: {err}"
 
     def _recovered(self) -> None:

@@ -42,6 +42,12 @@ NAMES = {
     "summary/peak_mib", "summary/samples_per_s", "summary/tokens_per_s", "summary/tflops_per_s",
     "summary/mfu_ratio", "summary/unattributed_ratio", "summary/host_mib", "summary/final_loss",
     "summary/accuracy", "summary/startup_s",
+    "summary/peak_params_mib", "summary/peak_gradients_mib", "summary/peak_optimizer_mib",
+    "summary/peak_activations_mib", "summary/peak_buffers_mib", "summary/peak_gathered_mib",
+    "summary/peak_temporaries_mib", "summary/peak_unattributed_mib",
+    "summary/step_ms", "summary/data_ms", "summary/forward_ms", "summary/backward_ms",
+    "summary/optimizer_ms", "summary/communication_ms", "summary/checkpoint_ms",
+    "summary/logging_ms",
 }  # fmt: skip
 
 
@@ -208,10 +214,38 @@ def test_the_summary_is_one_point_a_metric_at_step_0(facts, sample, evaluation):
     assert values_of(points) == {
         "summary/peak_mib": 10,
         "summary/samples_per_s": 16,
+        "summary/step_ms": 500,
+        "summary/data_ms": 50,
+        "summary/forward_ms": 100,
+        "summary/backward_ms": 200,
+        "summary/optimizer_ms": 100,
+        "summary/logging_ms": 30,
         "summary/final_loss": 1,
         "summary/accuracy": 0.75,
         "summary/startup_s": 6,
     }
+
+
+def test_the_summary_s_ledger_is_the_fullest_rank_s_and_its_times_the_slowest_s(facts, sample):
+    ledgers = [dict.fromkeys(CATEGORIES, n_mib * MIB) for n_mib in (1, 2)]
+    records = [
+        *(
+            facts(rank=rank, init_peak_bytes=8 * (rank + 1) * MIB, init_peak_ledger=ledger)
+            for rank, ledger in enumerate(ledgers)
+        ),
+        *(
+            sample(rank=rank, step=1, step_s=2.0 - rank, forward_s=0.5 - 0.1 * rank)
+            for rank in (0, 1)
+        ),
+    ]
+    run = summarize(records, name="x", outcome="ok", started_unix_s=None)
+    told = values_of(summary_points(run, time_ms=5))
+    assert {told[f"summary/peak_{category}_mib"] for category in CATEGORIES} == {2}
+    assert (
+        sum(told[f"summary/peak_{category}_mib"] for category in CATEGORIES)
+        == told["summary/peak_mib"]
+    )
+    assert (told["summary/step_ms"], told["summary/forward_ms"]) == (2000, 500)
 
 
 def test_the_peak_is_the_largest_of_construction_and_phases(facts, sample):

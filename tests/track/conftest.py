@@ -2,18 +2,23 @@
 
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator.measure.sample import EvalResult, RankFacts, RankSample
 from orchestrator.track.base import RunStart
 from orchestrator.track.environment import mlflow_environment
+from orchestrator.track.mlflow import MlflowTracker
 from orchestrator.track.store import Store, embedded_store
+from tests.track.in_a_browser import Page
 
 FACTS = RankFacts(
     rank=0, world_size=2, node="node-a", device="cpu", pid=100, time_unix_s=1000.0, n_params=50,
@@ -123,3 +128,65 @@ def mlflow_store(race: Race, tmp_path: Path) -> Store:
     store.database.parent.mkdir()
     shutil.copy(race.database, store.database)
     return store
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def mlflow_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A store of its own, served by `orchestrator ui`."""
+    home = tmp_path_factory.mktemp("home")
+    # The database is there before the server looks for it.
+    tracker = MlflowTracker(embedded_store(home))
+    port = _free_port()
+    with (home / "ui.log").open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator", "ui", "--home", str(home), "--port", str(port)],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+    assert server.stdout is not None
+    try:
+        said = ""
+        while "MLflow is at" not in said:
+            said = server.stdout.readline()
+            assert said, (home / "ui.log").read_text()
+        yield Page(url=f"http://127.0.0.1:{port}", tracker=tracker, home=home)
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(30)
+        server.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Headless chromium with a fresh profile."""
+    if not (shutil.which("chromium") and shutil.which("chromedriver")):
+        missing = "chromium is not installed: apt-get install chromium chromium-driver"
+        if os.environ.get("CI"):
+            pytest.fail(missing)
+        pytest.skip(missing)
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = shutil.which("chromium") or ""
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--window-size=1600,1200",
+        f"--user-data-dir={profile}",
+    ):
+        options.add_argument(argument)
+    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
+    driver = webdriver.Chrome(options=options, service=service)
+    yield driver
+    driver.quit()

@@ -1,4 +1,6 @@
+import json
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -143,6 +145,107 @@ def test_unsent_points_are_counted_from_the_disk(outbox, run_records):
     assert Delivery(outbox).count_unsent() == len(missing) > 0
     Delivery(outbox).send(tracker)
     assert Delivery(outbox).count_unsent() == 0
+
+
+def test_a_run_that_has_told_nothing_yet_can_begin(outbox):
+    tracker, delivery = InMemoryTracker(), Delivery(outbox)
+    assert delivery.run is None
+    delivery.begin(tracker)
+    assert delivery.run is not None
+    assert delivery.run.run_id in tracker.runs
+    assert outbox.delivered().run == delivery.run
+    assert not delivery.done
+
+
+def test_a_run_that_has_begun_needs_no_store_to_begin_again(outbox):
+    tracker, delivery = InMemoryTracker(), Delivery(outbox)
+    delivery.begin(tracker)
+    tracker.available = False
+    delivery.begin(tracker)
+    Delivery(outbox).begin(tracker)
+    assert len(tracker.runs) == 1
+
+
+def test_a_begin_in_an_outage_is_made_up_for(outbox, run_records):
+    tracker, delivery = InMemoryTracker(), Delivery(outbox)
+    tracker.available = False
+    with pytest.raises(TrackingUnavailableError, match="switched off"):
+        delivery.begin(tracker)
+    assert outbox.delivered().run is None
+    tracker.available = True
+    spool(outbox, run_records(4))
+    finish(outbox)
+    delivery.send(tracker)
+    assert only_run(tracker).points == expected_points(run_records(4))
+
+
+def test_a_run_that_was_delivered_whole_goes_on_as_the_same_run(outbox, run_records):
+    tracker = InMemoryTracker()
+    records = run_records(6)
+    spool(outbox, records[:10])
+    outbox.finish(status="KILLED", end_time_ms=2_000_000)
+    Delivery(outbox).send(tracker)
+    assert only_run(tracker).status == "KILLED"
+    before = outbox.delivered().run
+
+    outbox.reopen()
+    assert outbox.finished() is None
+    assert outbox.delivered().run == before
+    later = Delivery(Outbox(outbox.folder))
+    assert not later.done
+    later.begin(tracker)
+    assert only_run(tracker).status is None
+
+    spool(outbox, records[10:])
+    finish(outbox)
+    later.send(tracker)
+    assert later.done
+    assert (only_run(tracker).status, only_run(tracker).end_time_ms) == ("FINISHED", 3_000_000)
+    assert only_run(tracker).points >= expected_points(records)
+
+
+def test_reopening_is_told_to_the_store_once_and_after_an_outage(outbox):
+    tracker = InMemoryTracker()
+    finish(outbox)
+    Delivery(outbox).send(tracker)
+    outbox.reopen()
+    outbox.reopen()
+    tracker.available = False
+    with pytest.raises(TrackingUnavailableError, match="switched off"):
+        Delivery(outbox).begin(tracker)
+    tracker.available = True
+    Delivery(outbox).begin(tracker)
+    assert only_run(tracker).status is None
+    tracker.available = False
+    Delivery(outbox).begin(tracker)
+
+
+def test_a_run_that_never_ended_can_be_reopened(outbox, run_records):
+    tracker = InMemoryTracker()
+    spool(outbox, run_records(4)[:8])
+    Delivery(outbox).send(tracker)
+    n_delivered = outbox.delivered().n_points
+    outbox.reopen()
+    assert outbox.delivered().n_points == n_delivered > 0
+    spool(outbox, run_records(4)[8:])
+    finish(outbox)
+    Delivery(outbox).send(tracker)
+    assert only_run(tracker).points == expected_points(run_records(4))
+
+
+def test_a_folder_of_before_runs_could_go_on_is_understood(outbox):
+    tracker = InMemoryTracker()
+    Delivery(outbox).begin(tracker)
+    path = outbox.folder / "delivered.json"
+    values = json.loads(path.read_text())
+    del values["goes_on"]
+    path.write_text(json.dumps(values))
+    assert outbox.delivered().run is not None
+
+
+def test_what_a_child_is_part_of_is_kept_in_its_folder(tmp_path, run_start):
+    start = replace(run_start, parent_key="whole")
+    assert Outbox.create(tmp_path / "child", start).start() == start
 
 
 def test_a_file_that_changes_is_sent_again_and_one_that_does_not_is_not(outbox):

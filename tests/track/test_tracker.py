@@ -1,7 +1,11 @@
 """One class of tests for every store: what holds for the twin in memory holds for MLflow."""
 
+import base64
+import json
 import sqlite3
 import threading
+import zlib
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -10,13 +14,17 @@ import pytest
 
 from orchestrator.measure.points import MetricPoint
 from orchestrator.track.base import (
+    COMPARISON,
+    KIND_TAG,
     RunStart,
+    RunStatus,
     TrackedRun,
     TrackingRefusedError,
     TrackingUnavailableError,
     run_link,
     status_of,
 )
+from orchestrator.track.comparison_view import COLOURS
 from orchestrator.track.memory import InMemoryTracker
 from orchestrator.track.mlflow import MlflowTracker
 from orchestrator.track.store import Store
@@ -40,6 +48,12 @@ class MemoryReader:
     def status(self, run):
         stored = self.tracker.runs[run.run_id]
         return stored.status, stored.end_time_ms
+
+    def parent(self, run):
+        return self.tracker.runs[run.run_id].parent_id
+
+    def is_running(self, run):
+        return self.tracker.runs[run.run_id].status is None
 
     def file(self, run, name):
         return self.tracker.runs[run.run_id].files[name]
@@ -69,6 +83,14 @@ class SqliteReader:
 
     def status(self, run):
         return self.rows("SELECT status, end_time FROM runs WHERE run_uuid = ?", run.run_id)[0]
+
+    def parent(self, run):
+        query = "SELECT value FROM tags WHERE run_uuid = ? AND key = 'mlflow.parentRunId'"
+        return next((value for (value,) in self.rows(query, run.run_id)), None)
+
+    def is_running(self, run):
+        (status, _) = self.status(run)
+        return status == "RUNNING"
 
     def file(self, run, name):
         (uri,) = self.rows("SELECT artifact_uri FROM runs WHERE run_uuid = ?", run.run_id)[0]
@@ -154,6 +176,41 @@ class TestEveryTracker:
         assert stored.status(run) == (status, 2_000_000)
         assert len(stored.points(run)) == 1
 
+    def test_a_child_lies_below_the_run_that_it_names(self, tracked, run_start):
+        tracker, stored = tracked
+        whole = tracker.start(run_start)
+        child = tracker.start(replace(run_start, key="small-1-00", parent_key="small-1"))
+        assert stored.parent(child) == whole.run_id != child.run_id
+        assert stored.parent(whole) is None
+
+    def test_a_child_whose_parent_is_missing_is_not_made_until_that_one_is_there(
+        self, tracked, run_start
+    ):
+        tracker, stored = tracked
+        child = replace(run_start, key="small-1-00", parent_key="small-1")
+        with pytest.raises(TrackingUnavailableError, match="run small-1"):
+            tracker.start(child)
+        assert stored.n_runs() == 0
+        whole = tracker.start(run_start)
+        assert stored.parent(tracker.start(child)) == whole.run_id
+
+    def test_a_run_of_another_experiment_is_no_parent(self, tracked, run_start):
+        tracker, stored = tracked
+        tracker.start(replace(run_start, experiment="other"))
+        with pytest.raises(TrackingUnavailableError, match="run small-1"):
+            tracker.start(replace(run_start, key="small-1-00", parent_key="small-1"))
+        assert stored.n_runs() == 1
+
+    def test_a_run_that_had_ended_runs_again_once_it_starts_again(self, tracked, run_start):
+        tracker, stored = tracked
+        run = tracker.start(run_start)
+        tracker.finish(run, status="KILLED", end_time_ms=2_000_000)
+        assert not stored.is_running(run)
+        assert tracker.start(run_start) == run
+        assert stored.is_running(run)
+        tracker.finish(run, status="FINISHED", end_time_ms=3_000_000)
+        assert stored.status(run) == ("FINISHED", 3_000_000)
+
     def test_a_run_that_is_not_there_is_refused(self, tracked, run_start):
         tracker, _ = tracked
         tracker.start(run_start)
@@ -161,6 +218,55 @@ class TestEveryTracker:
             tracker.log_points(
                 TrackedRun(experiment_id="1", run_id="0123456789abcdef"), points_of(1)
             )
+
+
+@pytest.mark.ray
+class TestAComparisonInMlflow:
+    @pytest.fixture
+    def ended(self, mlflow_store, run_start):
+        """Two strategies, a killed attempt at one of them, and a comparison that has ended."""
+        tracker = MlflowTracker(mlflow_store)
+        whole = tracker.start(replace(run_start, tags={KIND_TAG: COMPARISON}))
+        runs = {}
+        # Not in the order of their keys.
+        ended: dict[str, RunStatus] = {"01": "FINISHED", "00": "FAILED", "00.1": "KILLED"}
+        for key, status in ended.items():
+            child = replace(run_start, key=f"small-1-{key}", parent_key="small-1")
+            runs[key] = tracker.start(child)
+            tracker.log_points(runs[key], points_of(1, key=f"summary/x_{key}"))
+            tracker.finish(runs[key], status=status, end_time_ms=2_000_000)
+        tracker.finish(whole, status="FINISHED", end_time_ms=3_000_000)
+        return tracker, SqliteReader(mlflow_store), whole, runs
+
+    def test_its_view_knows_what_its_strategies_have_and_the_comparison_has_no_other(self, ended):
+        _, stored, whole, runs = ended
+        query = "SELECT key, value FROM experiment_tags WHERE key LIKE 'mlflow.sharedViewState.%'"
+        views = dict(stored.rows(query))
+        of_whole = [key for key in views if whole.run_id[:12] in key]
+        assert of_whole == [f"mlflow.sharedViewState.{whole.run_id[:12]}-comparison"]
+        packed = views[of_whole[0]].removeprefix("deflate;")
+        state = json.loads(zlib.decompress(base64.b64decode(packed)))
+        assert whole.run_id in state["searchFilter"]
+        hidden = {chart.get("metricKey") for chart in state["compareRunCharts"]}
+        assert {"summary/x_00", "summary/x_01"} <= hidden
+        assert len([key for key in views if runs["00"].run_id[:12] in key]) > 1
+
+    def test_its_strategies_get_colours_in_their_order_and_keep_those_they_have(
+        self, ended, run_start
+    ):
+        tracker, stored, whole, runs = ended
+
+        def colours():
+            query = "SELECT run_uuid, value FROM tags WHERE key = 'mlflow.runColor'"
+            return dict(stored.rows(query))
+
+        first, second = COLOURS[:2]
+        assert colours() == {runs["00"].run_id: first, runs["01"].run_id: second}
+        later = tracker.start(replace(run_start, key="small-1-000", parent_key="small-1"))
+        tracker.finish(whole, status="FINISHED", end_time_ms=3_000_000)
+        assert colours() == {
+            runs["00"].run_id: first, runs["01"].run_id: second, later.run_id: COLOURS[2],
+        }  # fmt: skip
 
 
 @pytest.mark.ray
@@ -261,6 +367,11 @@ def test_a_server_that_is_not_there_may_come_back(run_start):
 def test_a_run_key_must_be_one_that_stores_can_search_for(run_start):
     with pytest.raises(ValueError, match='run key "it\'s"'):
         RunStart(**{**run_start.to_json(), "key": "it's"})
+
+
+def test_the_key_of_a_parent_must_be_one_too(run_start):
+    with pytest.raises(ValueError, match="run key 'a b'"):
+        replace(run_start, parent_key="a b")
 
 
 def test_outcomes_are_finished_killed_or_failed():

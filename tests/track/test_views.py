@@ -112,6 +112,15 @@ def test_a_run_s_view_shows_that_run_alone_and_is_not_listed():
     assert state_of(view.tag_value)["searchFilter"] == "attributes.run_id = 'abc'"
 
 
+def test_runs_of_a_comparison_are_not_folded_away_in_any_view():
+    # By date, the page's own order, it draws no run that is part of another.
+    keys = keys_of(2)
+    listed = [json.loads(view.tag_value)["state"] for view in experiment_views(keys, now_ms=1)]
+    for text in [*listed, *(view.tag_value for view in run_views(keys, run_id="abc"))]:
+        assert state_of(text)["orderByKey"] == "tags.`orchestrator.run_key`"
+        assert state_of(text)["orderByAsc"] is False
+
+
 def test_the_experiment_s_views_are_named_and_show_all_runs():
     views = experiment_views(keys_of(2), now_ms=5000)
     envelopes = [json.loads(view.tag_value) for view in views]

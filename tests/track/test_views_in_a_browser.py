@@ -5,15 +5,8 @@ chromium draws it. Pictures of what was drawn are left in the test's folder.
 """
 
 import json
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,37 +22,12 @@ from orchestrator.track.outbox import Outbox
 from orchestrator.track.spool import SpoolWriter
 from orchestrator.track.views import view_links
 from orchestrator.units import MIB
+from tests.track.conftest import START, records_of
+from tests.track.in_a_browser import LOOK_AT_NEXT_CARD, Page, opened, sections, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 N_STEPS = 30
-CARD = '[data-testid="experiment-view-compare-runs-card"]'
-SECTION = '[data-testid="experiment-view-compare-runs-section-header"]'
-# A card is drawn only once it has come into sight.
-LOOK_AT_CARD = f"""
-const card = document.querySelectorAll('{CARD}')[arguments[0]];
-if (!card) return null;
-card.scrollIntoView({{block: 'center'}});
-const plot = card.querySelector('.js-plotly-plot');
-if (!plot || !plot.data || !plot.querySelector('path.js-line, .bars path')) return null;
-const drawn = plot.data.filter(trace => trace.hoverinfo !== 'skip');
-return {{
-  title: card.querySelector('h4').innerText,
-  bars: drawn.filter(trace => trace.type === 'bar').map(trace => trace.name || trace.metricKey),
-  lines: drawn.filter(trace => trace.type !== 'bar').map(trace => trace.metricKey),
-  lengths: drawn.map(trace => (trace.x || []).length),
-}};
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """A page that is served, and the runs on it."""
-
-    url: str
-    runs: dict[int, TrackedRun]
-    """Number of ranks -> a run of so many."""
-    pictures: Path
 
 
 def probed(rank: int) -> ProbedMemory:
@@ -101,8 +69,6 @@ def deliver(
     folder: Path, tracker: MlflowTracker, *, records: Callable[..., Any], n_ranks: int
 ) -> TrackedRun:
     """Bring a run of some ranks to the store the way a launch does."""
-    from tests.track.conftest import START
-
     outbox = Outbox.create(folder, replace(START, key=f"ranks-{n_ranks}", name=f"of-{n_ranks}"))
     with SpoolWriter(outbox.spool_path) as spool:
         for record in records(N_STEPS, world_size=n_ranks):
@@ -117,112 +83,19 @@ def deliver(
     return delivery.run
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    """Two runs in a store of their own, served by `orchestrator ui`."""
-    from orchestrator.track.store import embedded_store
-    from tests.track.conftest import records_of
-
-    home = tmp_path_factory.mktemp("home")
-    tracker = MlflowTracker(embedded_store(home))
-    runs = {
+def runs(mlflow_page: Page) -> dict[int, TrackedRun]:
+    """Number of ranks -> a run of so many."""
+    home, tracker = mlflow_page.home, mlflow_page.tracker
+    return {
         n_ranks: deliver(home / f"runs-{n_ranks}", tracker, records=records_of, n_ranks=n_ranks)
         for n_ranks in (2, 64)
     }
-    port = free_port()
-    with (home / "ui.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator", "ui", "--home", str(home), "--port", str(port)],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )
-    assert server.stdout is not None
-    try:
-        said = ""
-        while "MLflow is at" not in said:
-            said = server.stdout.readline()
-            assert said, (home / "ui.log").read_text()
-        yield Page(url=f"http://127.0.0.1:{port}", runs=runs, pictures=home)
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(30)
-        server.stdout.close()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Headless chromium with a fresh profile."""
-    if not (shutil.which("chromium") and shutil.which("chromedriver")):
-        missing = "chromium is not installed: apt-get install chromium chromium-driver"
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or ""
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--window-size=1600,1200",
-        f"--user-data-dir={profile}",
-    ):
-        options.add_argument(argument)
-    service = webdriver.ChromeService(executable_path=shutil.which("chromedriver"))
-    driver = webdriver.Chrome(options=options, service=service)
-    yield driver
-    driver.quit()
-
-
-def wait_for(found: Callable[[], Any], *, timeout_s: float = 60) -> Any:
-    deadline_s = time.monotonic() + timeout_s
-    while not (result := found()):
-        assert time.monotonic() < deadline_s, "the page has not drawn it"
-        time.sleep(0.2)
-    return result
-
-
-def opened(browser: Any, page: Page, link: str, *, picture: str) -> list[dict[str, Any]]:
-    """Open a link and give what each of its charts shows, once it is drawn."""
-    browser.get(page.url)
-    # MLflow's assistant would open by itself at the first visit and cover a quarter of the page.
-    browser.execute_script(
-        "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');"
-        "localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');"
-    )
-    browser.get("about:blank")
-    browser.get(link)
-    n_cards = wait_for(lambda: len(browser.find_elements("css selector", CARD)))
-    time.sleep(0.5)
-    n_cards = len(browser.find_elements("css selector", CARD))
-    charts = [
-        wait_for(partial(browser.execute_script, LOOK_AT_CARD, index)) for index in range(n_cards)
-    ]
-    browser.execute_script(f"document.querySelectorAll('{CARD}')[0].scrollIntoView()")
-    browser.save_screenshot(str(page.pictures / f"{picture}.png"))
-    assert "You're viewing a shared view" in browser.find_element("tag name", "body").text
-    return charts
-
-
-def sections(browser: Any) -> list[str]:
-    found = browser.find_elements("css selector", SECTION)
-    return [element.text.splitlines()[0] for element in found]
-
-
-def test_memory_per_rank_opens_with_every_peak_and_every_ledger(browser, page):
-    link = view_links(page.url, page.runs[2])["Memory per rank"]
-    charts = opened(browser, page, link, picture="memory-2")
+def test_memory_per_rank_opens_with_every_peak_and_every_ledger(browser, mlflow_page, runs):
+    link = view_links(mlflow_page.url, runs[2])["Memory per rank"]
+    charts = opened(browser, mlflow_page, link, picture="memory-2")
     assert sections(browser)[:2] == [
         "Memory per rank: the peak",
         "Memory per rank: what fills it, MiB",
@@ -233,9 +106,11 @@ def test_memory_per_rank_opens_with_every_peak_and_every_ledger(browser, page):
     assert len(first["bars"]) == len(second["bars"]) == len(CATEGORIES)
 
 
-def test_throughput_opens_with_the_job_and_every_rank(browser, page):
-    link = view_links(page.url, page.runs[2])["Throughput"]
-    charts = {chart["title"]: chart for chart in opened(browser, page, link, picture="through-2")}
+def test_throughput_opens_with_the_job_and_every_rank(browser, mlflow_page, runs):
+    link = view_links(mlflow_page.url, runs[2])["Throughput"]
+    charts = {
+        chart["title"]: chart for chart in opened(browser, mlflow_page, link, picture="through-2")
+    }
     assert charts["All ranks together, samples/s"]["lines"] == ["throughput/samples_per_s"]
     every = charts["Every rank, samples/s"]
     assert every["lines"] == ["throughput_per_rank/rank_00", "throughput_per_rank/rank_01"]
@@ -243,19 +118,19 @@ def test_throughput_opens_with_the_job_and_every_rank(browser, page):
     assert every["lengths"] == [N_STEPS - 1] * 2
 
 
-def test_where_a_step_goes_opens_with_all_parts_in_one_chart(browser, page):
-    link = view_links(page.url, page.runs[2])["Where a step goes"]
-    parts, *_ = opened(browser, page, link, picture="step-2")
+def test_where_a_step_goes_opens_with_all_parts_in_one_chart(browser, mlflow_page, runs):
+    link = view_links(mlflow_page.url, runs[2])["Where a step goes"]
+    parts, *_ = opened(browser, mlflow_page, link, picture="step-2")
     assert parts["title"] == "Parts of a step, ms"
     assert {"time_ms/data", "time_ms/forward", "time_ms/backward", "time_ms/optimizer"} <= set(
         parts["lines"]
     )
 
 
-def test_64_ranks_are_shown_by_their_spread(browser, page):
-    link = view_links(page.url, page.runs[64])["Memory per rank"]
+def test_64_ranks_are_shown_by_their_spread(browser, mlflow_page, runs):
+    link = view_links(mlflow_page.url, runs[64])["Memory per rank"]
     browser.set_window_size(1600, 1200)
-    charts = opened(browser, page, link, picture="memory-64")
+    charts = opened(browser, mlflow_page, link, picture="memory-64")
     assert charts[0]["lines"] == [
         "memory_peak_mib/max",
         "memory_peak_mib/median",
@@ -264,23 +139,23 @@ def test_64_ranks_are_shown_by_their_spread(browser, page):
     assert all(len(chart["lines"]) <= 3 for chart in charts)
 
 
-def test_the_run_s_own_page_has_a_section_for_each_kind_of_metric(browser, page):
+def test_the_run_s_own_page_has_a_section_for_each_kind_of_metric(browser, mlflow_page, runs):
     browser.get("about:blank")
-    link = run_link(page.url, page.runs[2]).replace("?", "/model-metrics?")
+    link = run_link(mlflow_page.url, runs[2]).replace("?", "/model-metrics?")
     browser.get(link)
     headers = wait_for(lambda: sections(browser))
     assert {"memory_peak_mib", "throughput_per_rank", "time_ms", "train"} <= set(headers)
-    browser.save_screenshot(str(page.pictures / "run.png"))
+    browser.save_screenshot(str(mlflow_page.home / "run.png"))
 
 
-def test_the_machine_is_on_mlflow_s_page_of_system_metrics(browser, page):
+def test_the_machine_is_on_mlflow_s_page_of_system_metrics(browser, mlflow_page, runs):
     browser.get("about:blank")
-    browser.get(run_link(page.url, page.runs[2]).replace("?", "/system-metrics?"))
-    card = wait_for(partial(browser.execute_script, LOOK_AT_CARD, 0))
+    browser.get(run_link(mlflow_page.url, runs[2]).replace("?", "/system-metrics?"))
+    card = wait_for(partial(browser.execute_script, LOOK_AT_NEXT_CARD, []))
     body = browser.find_element("tag name", "body").text
     assert "system/node_0/cpu_utilization_percentage" in body
     assert card["lengths"] == [3]
-    browser.save_screenshot(str(page.pictures / "system.png"))
+    browser.save_screenshot(str(mlflow_page.home / "system.png"))
 
 
 def test_the_page_says_nothing_of_errors(browser):
