@@ -66,7 +66,7 @@ bench-measuring: $(SETUP) ## what measuring costs an ordinary step
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/measuring.py $(ARGS)
 bench-forecast: $(SETUP) ## forecasts against real runs, every strategy; 20 minutes, ARGS="--quick" for two
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/forecast_accuracy.py $(ARGS)
-bench-comparing: $(SETUP) ## eight strategies side by side against one cold launch; ten minutes
+bench-comparing: $(SETUP) ## eight strategies side by side against one cold launch; ARGS="--model job" for a larger one
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/comparing.py $(ARGS)
 bench-telemetry: $(SETUP) ## 1,000 ranks' records into MLflow, as fast as they come
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/telemetry.py $(ARGS)

@@ -21,14 +21,14 @@ def planned_text(planned: Sequence[PlannedStrategy], *, name: str) -> str:
     lines = [["strategy", "workers", "micro x accum.", "forecast peak", "verdict"]]
     for one in planned:
         batch, made = one.plan.batch, one.plan.forecast
-        verdict = "" if made is None else made.verdict.value
+        said = [made.verdict.value] if made is not None else []
         lines.append(
             [
                 one.name,
                 str(batch.workers),
                 f"{batch.micro_batch_size} x {batch.accumulation_steps}",
                 "-" if made is None else as_mib(made.peak_bytes),
-                f"{verdict}, not run" if one.infeasible else verdict,
+                ", ".join([*said, *(["not run"] if one.infeasible else [])]),
             ]
         )
     table = aligned_text(lines, words=[True, False, False, False, True])
@@ -86,13 +86,15 @@ def _details(compared: Compared) -> str:
 
 
 def _look(compared: Compared, *, store: Store, home: Path | None) -> str:
+    report = "report so far" if compared.interrupted else "report, with its plots and tables"
     lines = [
-        f"Took {as_duration(compared.seconds)}. The report, with its plots and tables: "
-        f"{_short(compared.reported.path)}"
+        f"Took {as_duration(compared.seconds)}. The {report}: {_short(compared.reported.path)}"
     ]
     tracked = compared.tracked
     if tracked is None:
-        lines.append("The tracking store was not reached; everything is kept there")
+        lines.append(
+            f"The tracking store was not reached; everything is kept in {_short(compared.folder)}"
+        )
     elif store.database is None:
         if store.uri.startswith(("http://", "https://")):
             lines += _links(store.uri, tracked)

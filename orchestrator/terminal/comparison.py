@@ -76,7 +76,7 @@ class ComparisonDisplay:
             step = told.rpartition("  ")[0] if told.endswith("left") else told
             self._lines.update(
                 f"[{self._n_over + 1:>{len(str(n_all))}}/{n_all}] about "
-                f"{as_duration(self._left_s(record.step))} left  "
+                f"{_roughly(self._left_s(record.step))} left  "
                 f"{_whose(stint, self._n_rounds)}  {step}"
             )
 
@@ -138,6 +138,10 @@ class ComparisonDisplay:
         """Seconds of a step of such stints, as far as any is known."""
         of_all = [seconds for kind in self._took_s.values() for seconds in kind]
         return fmean(self._took_s[stint.round == FIRST_ROUND] or of_all or [else_s])
+
+
+def _roughly(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 60 else as_duration(seconds)
 
 
 def _ranks(n: int) -> str:

@@ -1,5 +1,6 @@
 """The command line as a person uses it: in a process of its own, watched from outside."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -160,10 +161,15 @@ class Command:
         """Temporary files of this command that are there."""
         return [*self._temp.glob("orchestrator-*"), *Path("/dev/shm").glob("deepspeed*")]
 
+    def end(self) -> None:
+        """End what it left."""
+        for pid in self.left_running():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     def close(self) -> None:
         """Forget what it wrote; end what it left."""
-        for pid in self.left_running():
-            os.kill(pid, signal.SIGKILL)
+        self.end()
         for file in self._output.values():
             file.close()
         shutil.rmtree(self._temp)

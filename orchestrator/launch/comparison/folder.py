@@ -131,7 +131,7 @@ def fingerprint(
     content = {
         "compare": compare.model_dump(mode="json"),
         "strategies": [_told(one) for one in planned],
-        "user_code": user_code(planned[0].plan),
+        "user_code": next((code for one in planned if (code := user_code(one.plan))), []),
         "versions": versions(),
         "python": platform.python_version(),
         "machine": [machine.name, machine.n_cpus, machine.n_gpus, platform.node()],

@@ -66,7 +66,7 @@ def test_ctrl_c_keeps_what_there_is_and_the_same_command_runs_what_is_missing(sh
     assert (stopped.folder / "artifacts/report/comparison.md").is_file()
 
     ranks = Ranks()
-    compared = shop.compare(ranks)
+    compared = shop.compare(ranks, draws=True)
     turns = ["zero1.2", "zero2", "zero0/2", "zero1.2/2", "zero2/2", *CONTROLS]
     assert ranks.groups == [turns]
     assert compared.folder == stopped.folder
@@ -85,7 +85,7 @@ def test_ctrl_c_in_a_later_round_keeps_the_first_as_the_outcome(shop):
     assert [one.is_complete for one in stopped.contestants] == [True, False, False]
 
     ranks = Ranks()
-    compared = shop.compare(ranks)
+    compared = shop.compare(ranks, draws=True)
     assert ranks.turns == ["zero1/2", "zero2/2", *CONTROLS]
     rows = compared.reported.ranking.to_json()["rows"]
     assert [row["n_rounds"] for row in rows] == [2, 2, 2]
@@ -128,7 +128,7 @@ def test_ctrl_c_while_results_are_drawn_is_heard(shop):
     assert stopped.interrupted
     assert set(outcomes(stopped).values()) == {"ok"}
     ranks = Ranks()
-    assert not shop.compare(ranks).interrupted
+    assert not shop.compare(ranks, draws=True).interrupted
     assert ranks.turns == []
 
 
@@ -181,7 +181,7 @@ def test_rounds_told_after_an_interruption_count_even_if_the_next_command_is_kil
 
 
 def test_a_comparison_that_is_complete_is_not_gone_on_with(shop):
-    first = shop.compare(Ranks())
+    first = shop.compare(Ranks(), draws=True)
     ranks = Ranks()
     second = shop.compare(ranks)
     assert second.folder != first.folder
