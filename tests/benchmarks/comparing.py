@@ -106,9 +106,10 @@ def main() -> None:
             )
     for title, index in (("one turn each", 1), ("three turns each", 2)):
         ratios = [row[index] / row[0] for row in rows]
+        each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
         print(
-            f"{options.model} ResNet, {title}: {median(ratios):.2f} cold launches (of {len(ratios)} pairs: "
-            f"{', '.join(f'{ratio:.2f}' for ratio in ratios)}); to reach: {REACH}"
+            f"{options.model} ResNet, {title}: {median(ratios):.2f} cold launches "
+            f"(of {len(ratios)} pairs: {each}); to reach: {REACH}"
         )
     print(f"{platform.machine()}, {os.cpu_count()} cores, python {platform.python_version()}")
 

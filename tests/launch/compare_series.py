@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.measure.sample import RankFacts
-from orchestrator.track.spool import records_in
 from tests.launch.command import JOB, Command, write_users_job
 
 WELL = """
@@ -46,23 +44,23 @@ compare:
     - {name: alone, resources.workers: 1}
 """
 )
-SLOW = (
-    JOB.replace("config: {}", "config: {step_s: 0.05}", 1).replace("steps: 20", "steps: 30")
+STOPPED = (
+    JOB.replace("steps: 20", "steps: 30")
     + """
 compare:
   rounds: 2
-  round_steps: 30
-  variants: [{name: a}, {name: b, training.seed: 1}, {name: c, training.seed: 2}]
+  round_steps: 10
+  variants:
+    - {name: a}
+    # Slow enough to be met in the middle.
+    - {name: b, model.config: {step_s: 0.2}}
+    - {name: c, training.seed: 1}
 """
 )
-TWO = (
-    JOB.replace("steps: 20", "steps: 6")
-    + """
-compare:
-  rounds: 1
-  variants: [{name: a}, {name: b, training.seed: 1}]
+NOTHING_FITS = JOB.replace("batch_size: 8", "batch_size: 200").replace("workers: 2", "workers: 50")
+NOTHING_FITS += """
+compare: {variants: [{name: a}, {name: b, training.seed: 1}]}
 """
-)
 
 
 @dataclass(kw_only=True)
@@ -95,13 +93,6 @@ class Series:
         found = self.comparison.glob("*/**/records.jsonl")
         return {str(path.relative_to(self.comparison)): path.stat().st_mtime for path in found}
 
-    def facts(self) -> dict[str, set[int]]:
-        """Spool -> processes of its ranks."""
-        return {
-            name: {r.pid for r in records_in(self.comparison / name) if isinstance(r, RankFacts)}
-            for name in self.told()
-        }
-
     def has_told(self, strategy: str) -> bool:
         """Whether ranks have told something of a turn of the newest comparison."""
         return any(self.home.glob(f"comparisons/*/strategies/{strategy}/records.jsonl"))
@@ -123,9 +114,11 @@ class Series:
 
 
 def well(series: Series) -> None:
+    """In turns, and then two of the strategies again, each in processes of its own."""
     (series.folder / "job.yaml").write_text(WELL)
     series.compare()
-    series.compare()
+    two = "compare.variants=[{name: zero0, zero.stage: 0}, {name: zero2, zero.stage: 2}]"
+    series.compare("--isolate", "--set", "compare.rounds=1", "--set", two)
 
 
 def broken(series: Series) -> None:
@@ -135,7 +128,7 @@ def broken(series: Series) -> None:
 
 def stopped(series: Series) -> None:
     """Ctrl-C in the first round, SIGKILL in the second, and then to the end."""
-    (series.folder / "job.yaml").write_text(SLOW)
+    (series.folder / "job.yaml").write_text(STOPPED)
 
     def press(command: Command) -> None:
         command.wait_until(lambda: series.has_told("01-b"))
@@ -152,18 +145,12 @@ def stopped(series: Series) -> None:
     series.compare("--no-forecast")
 
 
-def isolated(series: Series) -> None:
-    (series.folder / "job.yaml").write_text(TWO)
-    series.compare("--no-forecast", "--isolate")
-
-
 def nothing_fits(series: Series) -> None:
-    text = TWO.replace("workers: 2", "workers: 50").replace("batch_size: 8", "batch_size: 200")
-    (series.folder / "job.yaml").write_text(text)
+    (series.folder / "job.yaml").write_text(NOTHING_FITS)
     series.compare("--no-forecast")
 
 
-WAYS = {way.__name__: way for way in (broken, well, stopped, isolated, nothing_fits)}
+WAYS = {way.__name__: way for way in (broken, well, stopped, nothing_fits)}
 
 
 def run(way: Callable[[Series], None], folder: Path) -> Series:

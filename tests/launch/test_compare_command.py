@@ -1,6 +1,5 @@
 """`compare` as a person uses it, on a Ray of its own: well, broken, stopped, killed, isolated."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from orchestrator.measure.sample import RankFacts
+from orchestrator.track.spool import records_in
 from tests.launch.command import Command
 from tests.launch.compare_series import (
     WAYS,
     Series,
     broken,
-    isolated,
     nothing_fits,
     run,
     stopped,
@@ -28,6 +28,20 @@ ANSWER = {"rows", "baseline", "winners", "report", "seconds"}
 ROW = {"strategy", "outcome", "run_id", "peak_bytes", "forecast_peak_bytes", "samples_per_s",
        "samples_per_s_interval", "final_loss", "same_loss", "max_loss_difference",
        "pareto"}  # fmt: skip
+
+
+def folder_of(command: Command) -> Path:
+    """The folder of its comparison."""
+    return Path(command.answer["report"]).parents[2]
+
+
+def pids_in(folder: Path) -> list[set[int]]:
+    """The processes of the ranks, of each turn and control."""
+    return [
+        {record.pid for record in records_in(path) if isinstance(record, RankFacts)}
+        for path in folder.glob("*/**/records.jsonl")
+        if "too-big" not in str(path)
+    ]
 
 
 def by_name(command: Command) -> dict[str, dict[str, Any]]:
@@ -68,53 +82,66 @@ def of(way: Callable[[Series], None]) -> pytest.MarkDecorator:
 
 @of(well)
 class TestAComparisonThatGoesWell:
-    def test_it_answers_with_what_scripts_lean_on(self, series):
-        for command in series.commands:
-            # One does not fit, and that is a result.
-            assert command.exit_code == 0, command.stderr
-            assert len(command.stdout.splitlines()) == 1
-            assert command.answer.keys() >= ANSWER
-            rows = by_name(command)
-            assert list(rows) == ["zero0", "zero2", "fast", "too-big"]
-            assert all(row.keys() >= ROW for row in rows.values())
-            assert command.answer["baseline"] == "zero0"
-            assert set(command.answer["winners"]) == {"fastest", "smallest", "balanced"}
-            assert Path(command.answer["report"]).is_file()
-            assert 0 < command.answer["seconds"] < command.seconds
-            for name in ("zero0", "zero2", "fast"):
-                row = rows[name]
-                low, high = row["samples_per_s_interval"]
-                assert row["outcome"] == "ok"
-                assert row["peak_bytes"] == row["forecast_peak_bytes"] > 0
-                assert low <= row["samples_per_s"] <= high
+    @pytest.fixture
+    def command(self, series):
+        """The first; the second is isolated."""
+        return series.commands[0]
 
-    def test_what_does_not_fit_by_its_forecast_is_a_row_and_never_runs(self, series):
-        row = by_name(series.command)["too-big"]
+    def test_it_answers_with_what_scripts_lean_on(self, command):
+        # One does not fit, and that is a result.
+        assert command.exit_code == 0, command.stderr
+        assert len(command.stdout.splitlines()) == 1
+        assert command.answer.keys() >= ANSWER
+        rows = by_name(command)
+        assert list(rows) == ["zero0", "zero2", "fast", "too-big"]
+        assert all(row.keys() >= ROW for row in rows.values())
+        assert command.answer["baseline"] == "zero0"
+        assert set(command.answer["winners"]) == {"fastest", "smallest", "balanced"}
+        assert 0 < command.answer["seconds"] < command.seconds
+        for name in ("zero0", "zero2", "fast"):
+            row = rows[name]
+            low, high = row["samples_per_s_interval"]
+            assert (row["outcome"], row["n_rounds"]) == ("ok", 2)
+            assert row["peak_bytes"] == row["forecast_peak_bytes"] > 0
+            assert low <= row["samples_per_s"] <= high
+
+    def test_what_does_not_fit_by_its_forecast_is_a_row_and_never_runs(self, command):
+        row = by_name(command)["too-big"]
         assert row["outcome"] == "infeasible"
         assert (row["peak_bytes"], row["final_loss"], row["same_loss"]) == (None, None, None)
         assert row["forecast_peak_bytes"] > 10_737
         assert row["message"].startswith("it does not fit by its forecast: ")
         assert row["message"].endswith("run it all the same with --force")
-        assert series.facts()["strategies/03-too-big/records.jsonl"] == set()
+        told = records_in(folder_of(command) / "strategies/03-too-big/records.jsonl")
+        assert [record.kind for record in told] == ["failure"]
 
-    def test_the_same_again_is_measured_anew_and_holds_the_same_memory_to_the_byte(self, series):
-        first, second = map(by_name, series.commands)
-        for name in ("zero0", "zero2", "fast"):
-            assert first[name]["ledger"] == second[name]["ledger"]
-            assert first[name]["peak_bytes"] == second[name]["peak_bytes"]
-            assert first[name]["final_loss"] == second[name]["final_loss"]
-            assert first[name]["run_id"] != second[name]["run_id"]
+    def test_the_same_again_in_processes_of_its_own_holds_the_same_memory_to_the_byte(self, series):
+        in_turns, isolated = map(by_name, series.commands)
+        assert series.command.exit_code == 0, series.command.stderr
+        assert list(isolated) == ["zero0", "zero2"]
+        for name, row in isolated.items():
+            assert row["ledger"] == in_turns[name]["ledger"]
+            assert row["peak_bytes"] == in_turns[name]["peak_bytes"]
+            assert row["final_loss"] == in_turns[name]["final_loss"]
+            assert row["run_id"] != in_turns[name]["run_id"]
 
-    def test_losses_are_held_against_the_baselines(self, series):
-        rows = by_name(series.command)
+    def test_isolated_every_turn_has_processes_of_its_own(self, series):
+        in_turns, isolated = (pids_in(folder_of(command)) for command in series.commands)
+        # Three strategies in two rounds, or two in one; and the baseline with its weights moved.
+        assert (len(in_turns), len(set.union(*in_turns))) == (3 * 2 + 3, 2)
+        assert (len(isolated), len(set.union(*isolated))) == (2 + 3, 2 * 5)
+        text = series.command.stderr
+        assert "\nStarting 2 ranks for zero2\n" in text
+        assert "\nStarting 2 ranks for zero0 from weights moved by a bit\n" in text
+
+    def test_losses_are_held_against_the_baselines(self, command):
+        rows = by_name(command)
         assert rows["zero2"]["same_loss"] in ("bitwise", "rounding")
         assert rows["fast"]["same_loss"] == "not_comparable"
         assert "training.optimizer.lr" in rows["fast"]["same_loss_reason"]
-        controls = sorted(path.name for path in (series.comparison / "controls").iterdir())
-        assert controls == ["fp32-0", "fp32-1", "fp32-2"]
 
-    def test_a_person_reads_the_table_on_stderr(self, series):
-        text = series.command.stderr
+    def test_a_person_reads_the_table_on_stderr(self, command):
+        text = command.stderr
         for line in (
             r"Comparison of well: 4 strategies",
             r"  too-big +2 +8 x 2 +\S+ MiB  TOO_BIG, not run",
@@ -131,10 +158,10 @@ class TestAComparisonThatGoesWell:
         assert "Warning" not in text
         assert "a device" not in text, "the budget of one strategy is not that of all"
 
-    def test_mlflow_has_a_run_with_a_child_for_every_strategy(self, series):
-        command = series.command
+    def test_mlflow_has_a_run_with_a_child_for_every_strategy(self, series, command):
         parents = command.tracked("select value from tags where key = 'mlflow.parentRunId'")
-        assert Counter(parents) == {one.answer["run_id"]: 4 for one in series.commands}
+        first, second = (one.answer["run_id"] for one in series.commands)
+        assert Counter(parents) == {first: 4, second: 2}
         children = "select r.name, r.status from runs r join tags t using (run_uuid) "
         children += "where t.key = 'mlflow.parentRunId' and t.value = "
         assert sorted(command.tracked(f"{children}'{command.answer['run_id']}'")) == [
@@ -150,17 +177,16 @@ class TestAComparisonThatGoesWell:
         )
         assert file.read_text() == Path(command.answer["report"]).read_text()
 
-    def test_the_report_lies_among_the_artifacts(self, series):
-        folder = series.comparison / "artifacts" / "report"
+    def test_the_report_lies_among_the_artifacts(self, command):
+        folder = Path(command.answer["report"]).parent
         names = {path.name for path in folder.iterdir()}
         assert names >= {"comparison.md", "comparison.csv", "losses.csv", "plots"}
         assert any((folder / "plots").glob("*.png"))
-        assert any((series.comparison / "strategies/00-zero0/artifacts/plots").glob("*.png"))
+        assert any((folder_of(command) / "strategies/00-zero0/artifacts/plots").glob("*.png"))
 
     def test_nothing_is_left(self, series):
         assert series.left == []
         assert list(series.home.glob("**/*unsent*")) == []
-        assert json.loads((series.comparison / "state.json").read_text())["complete"] is True
 
 
 BROKEN_MESSAGES = {
@@ -274,19 +300,6 @@ class TestAComparisonThatIsStoppedAndKilled:
 
     def test_nothing_is_left(self, series):
         assert series.left == []
-
-
-@of(isolated)
-def test_isolated_every_turn_has_processes_of_its_own(series):
-    assert series.command.exit_code == 0, series.command.stderr
-    pids = series.facts()
-    # Two strategies, and the baseline three times from weights moved by a bit.
-    assert len(pids) == 5
-    assert len(set.union(*pids.values())) == 10
-    assert [row["outcome"] for row in series.command.answer["rows"]] == ["ok", "ok"]
-    assert "Starting 2 ranks for b\n" in series.command.stderr
-    assert "Starting 2 ranks for a from weights moved by a bit\n" in series.command.stderr
-    assert series.left == []
 
 
 @of(nothing_fits)

@@ -10,6 +10,8 @@ from orchestrator.launch.comparison.planned import plan_strategies
 from orchestrator.plan.resources import Machine
 from tests.launch.comparison.scripted import Ranks, Workshop, failing, messages, outcomes
 
+pytestmark = pytest.mark.ray
+
 CONTROLS = ["control fp32-0", "control fp32-1", "control fp32-2"]
 THREE = {"axes": {"zero.stage": [0, 1, 2]}}
 TWO = {"axes": {"zero.stage": [0, 1]}}

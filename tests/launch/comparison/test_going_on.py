@@ -19,6 +19,8 @@ from orchestrator.track.spool import records_in
 from tests.launch import records
 from tests.launch.comparison.scripted import Ranks, Seen, Workshop, failing, outcomes
 
+pytestmark = pytest.mark.ray
+
 CONTROLS = ["control fp32-0", "control fp32-1", "control fp32-2"]
 
 

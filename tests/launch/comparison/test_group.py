@@ -14,6 +14,8 @@ from tests import small_jobs
 from tests.launch import records
 from tests.launch.comparison.scripted import Ranks, failing, tell
 
+pytestmark = pytest.mark.ray
+
 
 class Workers(Ranks):
     """Does with every launch what it is told to; unless that ends otherwise, it ends well."""

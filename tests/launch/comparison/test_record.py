@@ -9,6 +9,8 @@ import pytest
 from orchestrator.track.base import COMPARISON, KIND_TAG
 from tests.launch.comparison.scripted import Ranks, Workshop, failing, outcomes
 
+pytestmark = pytest.mark.ray
+
 # From the design: what scripts lean on.
 ROW = {"strategy", "outcome", "run_id", "peak_bytes", "forecast_peak_bytes", "samples_per_s",
        "samples_per_s_interval", "final_loss", "same_loss", "max_loss_difference",
