@@ -90,12 +90,24 @@ def _folder(
     at: float,
 ) -> "ComparisonFolder":
     """The folder of the comparison: that of an unfinished one of the very same, or a new one."""
-    from orchestrator.launch.comparison.folder import fingerprint, new_folder, unfinished
+    from orchestrator.launch.comparison.folder import (
+        fingerprint,
+        new_folder,
+        outdated,
+        unfinished,
+    )
 
     assert job.spec.compare is not None
     print_of_all = fingerprint(planned, job.spec.compare, machine=machine)
     found = None if options.fresh else unfinished(home, fingerprint=print_of_all)
     if found is None:
+        left = outdated(home, name=job.spec.name, fingerprint=print_of_all)
+        if left is not None and not options.fresh:
+            say(
+                options,
+                f"\n{left} was not finished and is left as it is: since then the job, the code "
+                "here, a version or the machine has changed",
+            )
         return new_folder(home, name=job.spec.name, at_unix_s=at, fingerprint=print_of_all)
     say(options, f"\nGoing on with {found.key}, which was not finished (--fresh begins anew)")
     return found

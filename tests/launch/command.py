@@ -79,7 +79,12 @@ class Command:
     """One command; every process it starts, and theirs, carries a mark by which it is found."""
 
     def __init__(
-        self, *arguments: str | Path, home: Path, forecast: bool = False, **environment: str
+        self,
+        *arguments: str | Path,
+        home: Path,
+        forecast: bool = False,
+        cwd: Path | None = None,
+        **environment: str,
     ) -> None:
         self.home = home
         if arguments[0] == "launch" and not forecast:
@@ -102,6 +107,7 @@ class Command:
                 "XDG_CACHE_HOME": str(EXTENSIONS.parent / "cache-tests"),
                 **environment,
             },
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=self._output["stdout"],
             stderr=self._output["stderr"],

@@ -104,7 +104,10 @@ class Series:
     ) -> None:
         self.spools = self.told() if (self.home / "comparisons").is_dir() else {}
         job = self.folder / "job.yaml"
-        self.commands.append(Command("compare", job, "--json", *options, home=self.home))
+        # Where nobody changes a module meanwhile.
+        self.commands.append(
+            Command("compare", job, "--json", *options, home=self.home, cwd=self.folder)
+        )
         until_it_ends(self.command)
         if self.command.exit_code == -signal.SIGKILL:
             # It could not take its Ray with it, of which two agents stay for a minute.

@@ -301,13 +301,40 @@ def test_nvme_takes_from_the_device_as_much_as_the_host_does(trained, tmp_path_f
     assert nvme["forward"] < host["forward"]
 
 
-def test_more_ranks_hold_less_each(train):
-    found = {}
+LAYERS = {"family": "mlp", "config": {"hidden_sizes": [16] * 120}}
+LAYER = 16 * 16 + 16
+
+
+@pytest.mark.parametrize(
+    ("stage", "model", "sharded", "whole", "more"),
+    [
+        (0, MODEL, (), ("optimizer", "gradients", "params"), 0),
+        (1, MODEL, ("optimizer",), ("params",), 0),
+        # DeepSpeed keeps the gradient of a parameter that lies in two shares whole in both, so that
+        # only one of many parameters shows the share.
+        (2, LAYERS, ("optimizer", "gradients"), ("params",), 4 * LAYER),
+        (3, MODEL, ("optimizer", "gradients", "params"), (), 0),
+    ],
+)
+def test_what_a_stage_shards_falls_as_one_over_the_ranks_and_the_rest_does_not(
+    train, stage, model, sharded, whole, more
+):
+    """Rajbhandari et al., ZeRO, figure 1: optimizer state, then gradients, then parameters."""
+    held = {}
     for workers in (1, 2, 4):
         training = {**TRAINING, "micro_batch_size": 1, "global_batch_size": 4}
-        outcome = train(
-            model=MODEL, zero={"stage": 2}, training=training, resources={"workers": workers}
-        )
+        resources = {"workers": workers}
+        outcome = train(model=model, zero={"stage": stage}, training=training, resources=resources)
         assert outcome.errors == {}
-        found[workers] = outcome.phase_peaks()["step"] / P
-    assert found[1] > found[2] > found[4]
+        ends = [outcome.probed(rank).edge_ledgers for rank in range(workers)]
+        held[workers] = {
+            "optimizer": max(end["step"]["optimizer"] for end in ends),
+            "gradients": max(end["backward"]["gradients"] for end in ends),
+            "params": max(end["step"]["params"] for end in ends),
+        }
+    for workers in (2, 4):
+        for part in sharded:
+            share = held[1][part] / workers
+            assert held[workers][part] == pytest.approx(share, abs=0.01 * share + more), part
+        for part in whole:
+            assert held[workers][part] == pytest.approx(held[1][part], rel=0.01), part

@@ -124,6 +124,23 @@ def unfinished(home: Home, *, fingerprint: str) -> ComparisonFolder | None:
     return None
 
 
+def outdated(home: Home, *, name: str, fingerprint: str) -> str | None:
+    """The key of the newest comparison of a name, if that lacks something and is of another kind.
+
+    Args:
+        home: the state folder.
+        name: the job's.
+        fingerprint: of what is to be compared now.
+    """
+    for file in sorted(home.comparisons.glob("*/state.json"), reverse=True):
+        with contextlib.suppress(OSError, ValueError):
+            state = _state(file.parent)
+            if state.name == name:
+                is_other = state.fingerprint != fingerprint and not state.complete
+                return file.parent.name if is_other else None
+    return None
+
+
 def fingerprint(
     planned: Sequence[PlannedStrategy], compare: CompareSection, *, machine: Machine
 ) -> str:

@@ -11,6 +11,7 @@ from orchestrator.launch.comparison.folder import (
     State,
     fingerprint,
     new_folder,
+    outdated,
     unfinished,
 )
 from orchestrator.launch.comparison.planned import PlannedStrategy
@@ -105,6 +106,16 @@ def test_a_new_folder_that_is_in_use_is_refused(make, home):
     make()
     with pytest.raises(UsageError, match="is in use by another comparison; wait for it to end"):
         new_folder(home, name="job", at_unix_s=0, fingerprint="same")
+
+
+def test_the_newest_that_was_begun_under_other_circumstances_is_told(make, home):
+    one = make(1e9, fingerprint="another")
+    one.release()
+    assert outdated(home, name="job", fingerprint="same") == one.key
+    assert outdated(home, name="job", fingerprint="another") is None
+    assert outdated(home, name="other", fingerprint="same") is None
+    make(2e9, complete=True).release()
+    assert outdated(home, name="job", fingerprint="same") is None, "there is a newer one"
 
 
 def test_attempts_are_counted_and_the_newest_is_last(make):
