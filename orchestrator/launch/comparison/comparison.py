@@ -31,6 +31,10 @@ from orchestrator.measure.summary import RunTally
 from orchestrator.spec.load import JobFile
 from orchestrator.spec.sections import CompareSection
 
+FREE_AGAIN_S = 60.0
+"""Longest until a cluster has taken back what ranks held that have ended."""
+ASK_EVERY_S = 1.0
+
 log = logging.getLogger(__name__)
 
 
@@ -105,6 +109,7 @@ class Comparison:
         ]
         self._kept = ComparisonRecord(job, self.contestants, folder=folder, setting=setting)
         self._tallies: dict[Path, RunTally] = {}
+        self._has_run = False
 
     def take_up(self) -> int:
         """Take over what an earlier command has left; says how many strategies are settled."""
@@ -180,6 +185,16 @@ class Comparison:
 
     def _run_group(self, stints: Sequence[Stint], *, later: Sequence[Sequence[Stint]]) -> GroupEnd:
         self._watcher.begins(stints, later=later)
+        end = self._try_group(stints)
+        deadline_s = time.monotonic() + (FREE_AGAIN_S if self._has_run else 0.0)
+        while end.outcome == "infeasible" and time.monotonic() < deadline_s:
+            # It may be this comparison's own ranks that still hold the cluster.
+            time.sleep(ASK_EVERY_S)
+            end = self._try_group(stints)
+        self._has_run = True
+        return end
+
+    def _try_group(self, stints: Sequence[Stint]) -> GroupEnd:
         self._tallies.clear()
         for stint in stints:
             stint.clear()

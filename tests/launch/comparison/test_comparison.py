@@ -6,6 +6,7 @@ from collections import Counter
 
 import pytest
 
+from orchestrator.errors import InfeasibleError
 from orchestrator.launch.comparison.planned import plan_strategies
 from orchestrator.plan.resources import Machine
 from tests.launch.comparison.scripted import Ranks, Workshop, failing, messages, outcomes
@@ -187,6 +188,30 @@ def test_isolated_ranks_that_fail_once_all_is_told_fail_no_other_strategy(two):
     assert set(outcomes(compared).values()) == {"ok"}
     assert Counter(ranks.turns)["zero1"] == 1
     assert two.watcher.failures == []
+
+
+def test_a_cluster_that_ranks_before_still_hold_is_asked_again(two):
+    class Slow(Ranks):
+        """Of a cluster that takes a while to free what a group has held."""
+
+        n_asked = 0
+
+        def run(self, launches):
+            if len(self.groups) == 1:
+                self.n_asked += 1
+                if self.n_asked < 3:
+                    raise InfeasibleError("the cluster is busy")
+            super().run(launches)
+
+    ranks = Slow({"zero0": failing()})
+    assert outcomes(two.compare(ranks)) == {"zero0": "failed", "zero1": "ok"}
+    assert ranks.n_asked == 3
+
+
+def test_a_cluster_that_others_hold_from_the_start_is_not_waited_for(two):
+    compared = two.compare(Ranks({"zero0": InfeasibleError("the cluster is busy")}))
+    assert outcomes(compared) == {"zero0": "infeasible", "zero1": "ok"}
+    assert messages(compared)["zero0"] == "the cluster is busy"
 
 
 def test_ranks_that_hang_are_ended_and_the_others_go_on(tmp_path):
