@@ -6,6 +6,7 @@ write lies in a temporary folder that goes with them.
 """
 
 import contextlib
+import gc
 import logging
 import os
 import secrets
@@ -107,6 +108,9 @@ class LocalRay:
         if self._folder is not None:
             import ray
 
+            # What is left of Ray is freed here: another thread that came to free it while Ray is
+            # being shut down would end this process.
+            gc.collect()
             ray.shutdown(wait_for_processes=True)
             # A raylet that was stopped while it started leaves its helpers behind for a minute.
             for process in self._processes:

@@ -52,8 +52,11 @@ class RayLauncher:
             self._joined = False
 
     def renew(self) -> None:
-        """Stop the Ray of this run; the next `run` starts another. A cluster stays joined."""
-        self._local_ray.stop()
+        """Stop the Ray of this run, or join the cluster anew, which frees what ranks still held."""
+        joined = self._joined
+        self.close()
+        if joined:
+            self.cluster()
 
     def cluster(self) -> Machine:
         """Connect to the cluster and say what it has.
