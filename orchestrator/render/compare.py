@@ -1,6 +1,5 @@
 """What a person reads of a comparison: what will run, how it came out, where to look. Pure text."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,6 +7,7 @@ from orchestrator.compare.table import comparison_table, ledger_by_strategy, ver
 from orchestrator.launch.comparison.planned import PlannedStrategy
 from orchestrator.launch.comparison.record import Compared
 from orchestrator.measure.columns import aligned_text
+from orchestrator.render.hints import as_typed, ui_command
 from orchestrator.track.base import TrackedRun, run_link
 from orchestrator.track.comparison_view import comparison_link
 from orchestrator.track.open import DEFAULT_PORT, HOST
@@ -81,19 +81,19 @@ def _details(compared: Compared) -> str:
         if (path := one.outbox.artifacts / "logs" / "failure.txt").is_file()
     }
     width = max(map(len, told), default=0)
-    lines = [f"  {name:<{width}}  {_short(path)}" for name, path in told.items()]
+    lines = [f"  {name:<{width}}  {as_typed(path)}" for name, path in told.items()]
     return "\n".join(["details of what failed", *lines]) if lines else ""
 
 
 def _look(compared: Compared, *, store: Store, home: Path | None) -> str:
     report = "report so far" if compared.interrupted else "report, with its plots and tables"
     lines = [
-        f"Took {as_duration(compared.seconds)}. The {report}: {_short(compared.reported.path)}"
+        f"Took {as_duration(compared.seconds)}. The {report}: {as_typed(compared.reported.path)}"
     ]
     tracked = compared.tracked
     if tracked is None:
         lines.append(
-            f"The tracking store was not reached; everything is kept in {_short(compared.folder)}"
+            f"The tracking store was not reached; everything is kept in {as_typed(compared.folder)}"
         )
     elif store.database is None:
         if store.uri.startswith(("http://", "https://")):
@@ -103,8 +103,7 @@ def _look(compared: Compared, *, store: Store, home: Path | None) -> str:
     elif store != embedded_store(compared.folder.parents[1]):
         lines.append(f"Recorded in {store.uri} as run {tracked.run_id}")
     else:
-        arguments = f" ARGS={shlex.quote(f'--home {home}')}" if home else ""
-        lines.append(f"Look at it with: make ui{arguments}")
+        lines.append(f"Look at it with: {ui_command(home)}")
         lines += _links(f"http://{HOST}:{DEFAULT_PORT}", tracked)
     return "\n".join(lines)
 
@@ -114,11 +113,3 @@ def _links(base_url: str, tracked: TrackedRun) -> list[str]:
         f"  side by side    {comparison_link(base_url, tracked)}",
         f"  report and log  {run_link(base_url, tracked)}",
     ]
-
-
-def _short(path: Path) -> str:
-    """As one would type it here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 from orchestrator.compare.ranking import Ranking
 from orchestrator.compare.table import comparison_table, ledger_by_strategy, verdicts
 from orchestrator.launch.comparison.report import Reported
 from orchestrator.launch.past_runs import LeftOut, PastRuns
+from orchestrator.render.hints import as_typed
 from orchestrator.units import as_duration
 
 MOST_LEFT_OUT = 5
@@ -44,7 +44,7 @@ def reported_text(
             _ledgers(ranking),
             verdicts(ranking),
             f"Took {as_duration(seconds)}. The report, with its plots and tables: "
-            f"{_short(reported.path)}",
+            f"{as_typed(reported.path)}",
         )
         if block
     )
@@ -111,11 +111,3 @@ def _when(past: PastRuns) -> str:
 def _ledgers(ranking: Ranking) -> str | None:
     ledgers = ledger_by_strategy(ranking)
     return None if ledgers is None else f"What filled the fullest rank's memory, MiB\n{ledgers}"
-
-
-def _short(path: Path) -> str:
-    """As one would type it here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

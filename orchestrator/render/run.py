@@ -1,6 +1,5 @@
 """What a person reads in the terminal: the plan, the result, the diagnosis. Pure text."""
 
-import shlex
 from pathlib import Path
 
 from orchestrator.forecast.comparison import comparison_text
@@ -10,6 +9,7 @@ from orchestrator.measure.ledger import unattributed_ratio
 from orchestrator.measure.run_record import RankRow, RunRecord
 from orchestrator.measure.table import ledger_table, rank_table
 from orchestrator.plan.launch_plan import LaunchPlan
+from orchestrator.render.hints import ui_command
 from orchestrator.track.base import TrackedRun, run_link
 from orchestrator.track.open import DEFAULT_PORT, HOST
 from orchestrator.track.store import Store, embedded_store
@@ -128,10 +128,9 @@ def where_to_look(finished: Finished, *, store: Store, home: Path | None) -> str
         return f"Look at it at {run_link(store.uri, tracked)}\n{_views(store.uri, tracked)}"
     if store != embedded_store(finished.folder.parents[1]):
         return f"Recorded in {store.uri} as run {tracked.run_id}"
-    arguments = f" ARGS={shlex.quote(f'--home {home}')}" if home else ""
     base = f"http://{HOST}:{DEFAULT_PORT}"
     return (
-        f"Look at it with: make ui{arguments}\nthen open {run_link(base, tracked)}\n"
+        f"Look at it with: {ui_command(home)}\nthen open {run_link(base, tracked)}\n"
         f"{_views(base, tracked)}"
     )
 

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,13 @@ def answer(options: argparse.Namespace, value: object) -> None:
     """The JSON object that stdout is for, when it was asked for."""
     if options.json:
         print(json.dumps(value))
+
+
+def width_of(options: argparse.Namespace) -> int | None:
+    """Columns of the terminal; `None` where the text goes elsewhere and nobody's lines break."""
+    if options.json or not options.voice.out.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def home_path(options: argparse.Namespace) -> Path:

@@ -2,11 +2,17 @@
 
 import argparse
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import ExitCode
-from orchestrator.verbs.base import answer, home_path, machine_for, say, setting_for
+from orchestrator.verbs.base import (
+    answer,
+    home_path,
+    machine_for,
+    say,
+    setting_for,
+    width_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,8 +80,10 @@ def compare(options: argparse.Namespace, started_unix_s: float) -> int:
             compared = comparison.run()
             display.close()
         folder.release()
-    width = None if options.json else _width(options)
-    say(options, "\n" + compared_text(compared, store=store, home=options.home, width=width))
+    say(
+        options,
+        "\n" + compared_text(compared, store=store, home=options.home, width=width_of(options)),
+    )
     answer(options, _as_json(compared))
     return _exit_code(compared)
 
@@ -111,13 +119,6 @@ def _folder(
         return new_folder(home, name=job.spec.name, at_unix_s=at, fingerprint=print_of_all)
     say(options, f"\nGoing on with {found.key}, which was not finished (--fresh begins anew)")
     return found
-
-
-def _width(options: argparse.Namespace) -> int | None:
-    """Columns of the terminal; `None` where the text goes elsewhere and nobody's lines break."""
-    if not options.voice.out.isatty():
-        return None
-    return shutil.get_terminal_size().columns
 
 
 def _as_json(compared: "Compared") -> dict[str, object]:

@@ -2,13 +2,12 @@
 
 import argparse
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import ExitCode, UsageError
-from orchestrator.verbs.base import answer, home_path, say
+from orchestrator.verbs.base import answer, home_path, say, width_of
 
 if TYPE_CHECKING:
     from orchestrator.launch.past_runs import PastRuns
@@ -48,10 +47,11 @@ def report(options: argparse.Namespace, started_unix_s: float) -> int:
             told=told_of(past, store=shown_uri(store)),
         )
     seconds = time.time() - started_unix_s
-    width = None if options.json else _width(options)
     say(
         options,
-        reported_text(reported, past, baseline=options.baseline, seconds=seconds, width=width),
+        reported_text(
+            reported, past, baseline=options.baseline, seconds=seconds, width=width_of(options)
+        ),
     )
     answer(
         options,
@@ -73,10 +73,3 @@ def _read(options: argparse.Namespace, store: "Store") -> "PastRuns":
     with options.voice.libraries_write_to(Path(os.devnull)):
         reader = MlflowRunReader(store)
         return past_runs(reader, experiment=options.experiment, run_ids=options.run)
-
-
-def _width(options: argparse.Namespace) -> int | None:
-    """Columns of the terminal; `None` where the text goes elsewhere and nobody's lines break."""
-    if not options.voice.out.isatty():
-        return None
-    return shutil.get_terminal_size().columns
