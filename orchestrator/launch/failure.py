@@ -140,9 +140,9 @@ def judge(errors: Mapping[int, RankError], *, last_steps: Mapping[int, int]) -> 
         f"{_one_line(first.message)}; raise zero.stage, offload, or lower micro_batch_size",
         Cause.KILLED: f"rank {first.rank} was killed {_by(first)}{during}; {_way_out(first)}",
         Cause.USER_CODE: f"rank {first.rank} failed {during}: "
-        f"{first.kind}: {_one_line(first.message)}",
+        f"{first.kind}: {_one_line(first.message)}; see logs/failure.txt",
         Cause.LOST_PEER: f"rank {first.rank} lost another rank {during}: "
-        f"{_one_line(first.message)}",
+        f"{_one_line(first.message)}; look at the end of the other ranks' logs",
     }
     outcomes: dict[Cause, Outcome] = {Cause.DIVERGED: "diverged", Cause.OUT_OF_MEMORY: "oom"}
     return Failure(

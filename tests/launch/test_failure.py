@@ -37,7 +37,7 @@ TABLE = {
     ),
     "a user's mistake beats the peers it loses": (
         [error(0, "DistBackendError", NCCL), error(1, "ValueError", "mine\nmore")],
-        ("failed", 1, 1, "rank 1 failed after step 7: ValueError: mine"),
+        ("failed", 1, 1, "rank 1 failed after step 7: ValueError: mine; see logs/failure.txt"),
     ),
     "of two user's mistakes the lower rank's is named": (
         [error(1, "ValueError", "second"), error(0, "ValueError", "first")],
@@ -70,6 +70,10 @@ TABLE = {
         [error(2, "RuntimeError", LOST), error(5, "DistNetworkError", "Broken pipe")],
         ("failed", 1, 2, "rank 2 lost another rank after step 7: [pair.cc:537] Read error"),
     ),
+    "a lost peer and what to do": (
+        [error(2, "DistNetworkError", "Broken pipe")],
+        ("failed", 1, 2, "rank 2 lost another rank after step 7: Broken pipe; look at the end of"),
+    ),
     "a user's words that sound like a lost peer": (
         [error(0, "ValueError", "igloo has no door")],
         ("failed", 1, 0, "rank 0 failed after step 7: ValueError: igloo has no door"),
@@ -89,13 +93,15 @@ def test_the_cause_is_named_and_not_what_follows_from_it(case):
 
 def test_what_a_rank_says_of_its_last_step_beats_what_was_reported():
     failure = judge({0: error(0, "ValueError", "mine", step=9)}, last_steps={0: 4})
-    assert failure.message == "rank 0 failed after step 9: ValueError: mine"
+    assert failure.message.startswith("rank 0 failed after step 9: ValueError: mine; see logs/")
     assert failure.step == 9
 
 
 def test_a_rank_that_reported_no_step_is_not_said_to_have_made_none():
     failure = judge({3: error(3, "ValueError", "mine")}, last_steps={0: 9})
-    assert failure.message == "rank 3 failed before its first step was reported: ValueError: mine"
+    assert failure.message.startswith(
+        "rank 3 failed before its first step was reported: ValueError:"
+    )
     assert failure.step is None
 
 

@@ -312,7 +312,7 @@ def test_a_loss_that_is_not_a_number_names_its_step_and_rank(run, command):
 
 @of("mistake")
 def test_a_users_mistake_on_one_rank_is_told_in_its_words(run, command):
-    message = "rank 1 failed after step 8: ValueError: the user's own mistake"
+    message = "rank 1 failed after step 8: ValueError: the user's own mistake; see logs/failure.txt"
     assert command.exit_code == 1
     assert command.answer["outcome"] == "failed"
     assert command.answer["message"] == message

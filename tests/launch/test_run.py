@@ -114,7 +114,10 @@ def test_a_rank_that_fails_fails_the_run_and_leaves_its_log(run, tracker):
     errors = {1: RankError(rank=1, kind="ValueError", message="mine", traceback="line 3")}
     finished = run(Ranks(*THREE_STEPS, end=RunError(judge(errors, last_steps={1: 3}))))
     assert finished.record.outcome == "failed"
-    assert finished.record.message == "rank 1 failed after step 3: ValueError: mine"
+    assert (
+        finished.record.message
+        == "rank 1 failed after step 3: ValueError: mine; see logs/failure.txt"
+    )
     assert finished.record.steps == 3
     assert stored(tracker).status == "FAILED"
     assert stored(tracker).files["logs/rank_01.log.txt"] == b"last words"

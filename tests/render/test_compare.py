@@ -80,7 +80,7 @@ def test_what_is_complete_does_not_speak_of_interruption(compared):
 def test_what_failed_says_why_and_where_to_read_on(compared):
     text = text_of(compared)
     details = compared.folder / "strategies/01-zero1/artifacts/logs/failure.txt"
-    assert "  zero1  failed  rank 1 failed after step 2: ValueError: mine\n" in text
+    assert "  zero1  failed  rank 1 failed after step 2: ValueError: mine; see logs/" in text
     assert f"\n\ndetails of what failed\n  zero1  {details}\n\n" in text
     assert "line 3" in details.read_text()
 
@@ -93,7 +93,7 @@ def test_paths_are_told_as_one_would_type_them_here(compared, monkeypatch):
 def test_it_says_what_to_type_to_look_at_it(compared):
     lines = text_of(compared, home=Path("my home")).splitlines()
     arguments = shlex.split(lines[-3].removeprefix("Look at it with: make ui "))
-    assert arguments == ["ARGS=--home my home"]
+    assert arguments == ["ARGS=--home 'my home'"]
     assert lines[-2].startswith("  side by side    http://127.0.0.1:5000/#/experiments/3/runs?")
     assert lines[-1].startswith("  report and log  http://127.0.0.1:5000/#/experiments/3/runs/abc?")
     assert "Look at it with: make ui\n" in text_of(compared)

@@ -284,7 +284,7 @@ def test_it_watches_a_comparison_from_its_beginning_to_its_end(tmp_path):
     assert lines == [
         f"{STARTS}3 strategies in 9 turns{SOON}",
         "  zero0       4.0 MiB      32.0 samples/s  loss 1.0000",
-        "  zero1  failed: rank 1 failed after step 2: ValueError: mine",
+        "  zero1  failed: rank 1 failed after step 2: ValueError: mine; see logs/failure.txt",
         f"{STARTS}2 strategies in 6 turns",
         "  zero2       4.0 MiB      32.0 samples/s  loss 1.0000",
         "All turns are over; drawing and writing the report",
