@@ -67,9 +67,7 @@ class Reporter:
         self._waiting.append(record)
         if self._unsent is not None:
             self._unsent.append(record)
-        if isinstance(record, RankSample) and (
-            record.step == 1 or (self._every_steps and record.step % self._every_steps == 0)
-        ):
+        if isinstance(record, RankSample) and self._is_due(record.step):
             self._flush()
 
     def end(self, *, wait: bool) -> None:
@@ -92,6 +90,14 @@ class Reporter:
         self._thread.join(timeout_s)
         if self._error is not None:
             raise self._error
+
+    def _is_due(self, step: int) -> bool:
+        if step == 1:
+            return True
+        if self._every_steps is None:
+            # Where nothing else tells that slow ranks go on, every step does.
+            return self._unsent is None
+        return step % self._every_steps == 0
 
     def _flush(self) -> threading.Event:
         report = _Report(

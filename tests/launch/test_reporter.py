@@ -1,6 +1,7 @@
 """Reports from ranks: every rank reports equally often, or the run would stand still."""
 
 import time
+from functools import partial
 from threading import Event
 from typing import Any
 
@@ -11,10 +12,17 @@ from orchestrator.launch.unsent import UnsentRecords, unsent_records
 from tests.launch import records
 
 
-def steps_sent(n_steps, *, step_s=None, pace_after=4):
+@pytest.fixture
+def steps_sent(tmp_path):
+    """Let a rank that keeps what it has not sent yet go through a run."""
+    return partial(sent_in_a_run, kept_in=tmp_path)
+
+
+def sent_in_a_run(n_steps, *, kept_in, step_s=None, pace_after=4):
     """Let a rank go through a run; gives the steps in each of its reports."""
     sent: list[dict[str, Any]] = []
     reporter = Reporter(send=sent.append)
+    reporter.begin(0, unsent=None if kept_in is None else UnsentRecords(kept_in, rank=0))
     reporter.put(records.facts())
     for step in range(1, n_steps + 1):
         reporter.put(records.sample(step=step))
@@ -26,16 +34,17 @@ def steps_sent(n_steps, *, step_s=None, pace_after=4):
 
 @pytest.mark.parametrize("n_steps", [1, 2, 4, 5, 37, 1000])
 @pytest.mark.parametrize("step_s", [1e-9, 0.003, 0.7, 2.0, 60.0])
-def test_every_record_is_sent_once_and_in_order(n_steps, step_s):
-    sent = steps_sent(n_steps, step_s=step_s)
+@pytest.mark.parametrize("keeps", [True, False])
+def test_every_record_is_sent_once_and_in_order(n_steps, step_s, keeps, tmp_path):
+    sent = sent_in_a_run(n_steps, step_s=step_s, kept_in=tmp_path if keeps else None)
     assert [step for report in sent for step in report] == list(range(1, n_steps + 1))
 
 
-def test_the_first_step_is_reported_at_once():
+def test_the_first_step_is_reported_at_once(steps_sent):
     assert steps_sent(100)[0] == [1]
 
 
-def test_slow_steps_are_reported_one_by_one():
+def test_slow_steps_are_reported_one_by_one(steps_sent):
     # The pace is known after the fourth step; the last report is what is left, which is nothing.
     assert steps_sent(8, step_s=60.0) == [[1], [2, 3, 4, 5], [6], [7], [8], []]
 
@@ -48,7 +57,13 @@ def test_quick_steps_are_reported_every_two_seconds_or_ten_thousand_steps(step_s
         assert REPORT_EVERY_S <= every * step_s < REPORT_EVERY_S + step_s
 
 
-def test_ranks_with_the_same_pace_report_at_the_same_steps():
+def test_where_nothing_is_kept_every_step_is_reported_until_the_pace_is_known():
+    # Slow ranks would else be taken for hung.
+    sent = sent_in_a_run(100, kept_in=None, step_s=0.1)
+    assert sent[:5] == [[1], [2], [3], [4], list(range(5, 21))]
+
+
+def test_ranks_with_the_same_pace_report_at_the_same_steps(steps_sent):
     # The pace is one number for all; what each does besides must not matter.
     ranks = [steps_sent(500, step_s=0.05) for _ in range(3)]
     assert ranks[0] == ranks[1] == ranks[2]
@@ -133,11 +148,11 @@ def test_every_run_of_a_group_is_reported_under_its_number_and_at_its_own_pace()
     ]
 
 
-def test_ranks_that_fail_in_a_run_report_equally_often_whatever_they_have_left():
+def test_ranks_that_fail_in_a_run_report_equally_often_whatever_they_have_left(tmp_path):
     def reports(told):
         sent: list[dict[str, Any]] = []
         reporter = Reporter(send=sent.append)
-        reporter.begin(0)
+        reporter.begin(0, unsent=UnsentRecords(tmp_path, rank=0))
         for record in told:
             reporter.put(record)
         reporter.close()
