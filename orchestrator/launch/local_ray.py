@@ -55,11 +55,24 @@ class LocalRay:
         self._verbose = verbose
         self._folder: Path | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._replaced: dict[str, str | None] = {}
 
     @property
     def is_running(self) -> bool:
         """Whether it was started and not stopped."""
         return self._folder is not None
+
+    def apply_environment(self, rank_environment: Mapping[str, str]) -> None:
+        """Set what this Ray and its ranks inherit, until it is stopped.
+
+        Ray reads some of it when it is imported.
+        """
+        for name, value in rank_environment.items():
+            self._replaced.setdefault(name, os.environ.get(name))
+            os.environ[name] = value
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
     def start(self, resources: Resources) -> None:
         """Start Ray for what a run needs; `apply_environment` comes before.
@@ -120,14 +133,13 @@ class LocalRay:
             self._processes.clear()
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
-
-
-def apply_environment(rank_environment: Mapping[str, str]) -> None:
-    """Set what a Ray of our own and its ranks inherit; Ray reads some of it when it is imported."""
-    os.environ.update(rank_environment)
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        # The next one may be for ranks on GPUs, which these hide.
+        for name, before in self._replaced.items():
+            if before is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = before
+        self._replaced.clear()
 
 
 def _temp_folder() -> str:

@@ -11,7 +11,7 @@ from orchestrator.errors import InfeasibleError, UsageError
 from orchestrator.launch.base import Launch
 from orchestrator.launch.cluster_address import AUTO, check_answers
 from orchestrator.launch.failure import Failure, RunError
-from orchestrator.launch.local_ray import LocalRay, RayStartError, apply_environment
+from orchestrator.launch.local_ray import LocalRay, RayStartError
 from orchestrator.launch.stop_signals import signals_kept
 from orchestrator.launch.verdict import rank_error, unfinished, verdict
 from orchestrator.plan.resources import Machine, Resources
@@ -118,7 +118,7 @@ class RayLauncher:
 
     def _prepare(self, launch: Launch) -> None:
         if self._address is None:
-            apply_environment(launch.rank_environment)
+            self._local_ray.apply_environment(launch.rank_environment)
         with _imported_beside():
             if self._address is None:
                 if not self._local_ray.is_running:
