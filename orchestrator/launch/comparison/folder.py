@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ from orchestrator.launch.comparison.planned import PlannedStrategy
 from orchestrator.launch.home import Home, versions
 from orchestrator.launch.shadows import user_code
 from orchestrator.plan.resources import Machine
+from orchestrator.spec.data import TextData
 from orchestrator.spec.sections import CompareSection
 
 
@@ -149,12 +150,25 @@ def fingerprint(
         "compare": compare.model_dump(mode="json"),
         "strategies": [_told(one) for one in planned],
         "user_code": next((code for one in planned if (code := user_code(one.plan))), []),
+        "data": sorted({file for one in planned for file in _data_files(one)}),
         "versions": versions(),
         "python": platform.python_version(),
         "machine": [machine.name, machine.n_cpus, machine.n_gpus, platform.node()],
     }
     text = json.dumps(content, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _data_files(one: PlannedStrategy) -> Iterator[tuple[str, int, int]]:
+    """Name, bytes and time of change of the user's text files that a strategy trains on."""
+    data = one.plan.spec.data
+    if isinstance(data, TextData) and data.path is not None:
+        place = one.plan.folder / data.path
+        for path in [place] if place.is_file() else place.rglob("*"):
+            # Whoever reads it says what is wrong with it.
+            with contextlib.suppress(OSError):
+                facts = path.stat()
+                yield str(path), facts.st_size, facts.st_mtime_ns
 
 
 def _told(one: PlannedStrategy) -> dict[str, Any]:

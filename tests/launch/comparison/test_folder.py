@@ -159,3 +159,25 @@ def test_the_users_own_code_changes_the_fingerprint(tmp_path, with_it):
     before = print_of(tmp_path, compare={"variants": variants})
     (tmp_path / "users.py").write_text("one = 2")
     assert print_of(tmp_path, compare={"variants": variants}) != before
+
+
+TEXT = {"source": "text", "path": "texts", "max_bytes": None}
+GPT2 = {"model": {"family": "gpt2"}, "data": TEXT}
+
+
+@pytest.mark.parametrize("change", ["longer", "another file"])
+def test_the_users_own_text_changes_the_fingerprint(tmp_path, change):
+    text = tmp_path / "texts" / "below" / "one.txt"
+    text.parent.mkdir(parents=True)
+    text.write_text("one" * 1000)
+    before = print_of(tmp_path, **GPT2)
+    assert print_of(tmp_path, **GPT2) == before
+    if change == "longer":
+        text.write_text("two" * 1001)
+    else:
+        (text.parent / "two.txt").write_text("two")
+    assert print_of(tmp_path, **GPT2) != before
+
+
+def test_a_text_that_is_missing_is_for_whoever_reads_it_to_tell(tmp_path):
+    assert print_of(tmp_path, **GPT2) == print_of(tmp_path, **GPT2)
