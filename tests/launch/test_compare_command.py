@@ -127,12 +127,13 @@ class TestAComparisonThatGoesWell:
 
     def test_isolated_every_turn_has_processes_of_its_own(self, series):
         in_turns, isolated = (pids_in(folder_of(command)) for command in series.commands)
-        # Three strategies in two rounds, or two in one; and the baseline with its weights moved.
+        # Three strategies in two rounds, or two in one; and the baseline with its weights moved,
+        # three times in the same processes.
         assert (len(in_turns), len(set.union(*in_turns))) == (3 * 2 + 3, 2)
-        assert (len(isolated), len(set.union(*isolated))) == (2 + 3, 2 * 5)
+        assert (len(isolated), len(set.union(*isolated))) == (2 + 3, 2 * 3)
         text = series.command.stderr
         assert "\nStarting 2 ranks for zero2\n" in text
-        assert "\nStarting 2 ranks for zero0 from weights moved by a bit\n" in text
+        assert "\nStarting 2 ranks for zero0 from weights moved by a bit, " in text
 
     def test_losses_are_held_against_the_baselines(self, command):
         rows = by_name(command)
@@ -190,7 +191,8 @@ class TestAComparisonThatGoesWell:
 
 
 BROKEN_MESSAGES = {
-    "mistake": r"rank 1 failed after step 4: ValueError: the user's own mistake",
+    "mistake": r"rank 1 failed after step 4: ValueError: the user's own mistake; see "
+    r"logs/failure.txt",
     "memory": r"rank 1 ran out of memory after step 4: no room for it; raise zero.stage, offload, "
     r"or lower micro_batch_size",
     "killed": r"rank 1 was killed by SIGKILL \(pid \d+\) after step 4; if it was the kernel's "

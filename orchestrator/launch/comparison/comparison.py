@@ -7,6 +7,7 @@ others go on; what an earlier command has measured is not measured twice.
 import logging
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -21,11 +22,17 @@ from orchestrator.launch.comparison.record import (
     Compared,
     ComparisonRecord,
 )
-from orchestrator.launch.comparison.stint import Stint, controls_of, stints_of
+from orchestrator.launch.comparison.stint import (
+    Stint,
+    alone,
+    can_follow,
+    controls_of,
+    stints_of,
+)
 from orchestrator.launch.failure import Failure
 from orchestrator.launch.open_run import Setting
 from orchestrator.launch.stop_signals import signals_held_back
-from orchestrator.measure.run_record import RunRecord
+from orchestrator.measure.run_record import Outcome, RunRecord
 from orchestrator.measure.sample import Record
 from orchestrator.measure.summary import RunTally
 from orchestrator.spec.load import JobFile
@@ -110,6 +117,8 @@ class Comparison:
         self._kept = ComparisonRecord(job, self.contestants, folder=folder, setting=setting)
         self._tallies: dict[Path, RunTally] = {}
         self._has_run = False
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="draws")
+        self._drawing: list[Future[None]] = []
 
     def take_up(self) -> int:
         """Take over what an earlier command has left; says how many strategies are settled."""
@@ -137,10 +146,12 @@ class Comparison:
             self._run_groups()
             self._watcher.ends()
             # Drawing many strategies takes a while, and may be stopped.
+            wait(self._drawing)
             self._settle(interrupted=False)
         except KeyboardInterrupt:
             interrupted = True
         with signals_held_back(show=log.warning):
+            self._beside.shutdown(cancel_futures=True)
             self._settle(interrupted=interrupted)
             spent_s = time.monotonic() - started_s
             return self._kept.end(
@@ -157,14 +168,16 @@ class Comparison:
         """
         left = self._with_controls(stints_of(self.contestants, self._compare))
         if self._isolated:
-            left = [[stint] for stints in left for stint in stints]
+            left = [group for stints in left for group in alone(stints)]
         while left:
             now, *later = left
             end = self._run_group(now, later=later)
             if end.outcome == "interrupted":
                 raise KeyboardInterrupt
             left = [stints for stints in self._after(now, later, end) if stints]
-            if end.failure is not None or not left or not _can_follow(left[0], now):
+            if left:
+                wait(self._drawing)
+            if end.failure is not None or not left or not can_follow(left[0], now):
                 self._launcher.renew()
 
     def _with_controls(self, groups: list[list[Stint]]) -> list[list[Stint]]:
@@ -229,13 +242,24 @@ class Comparison:
 
     def _take(self, stint: Stint, record: Record) -> None:
         one = stint.contestant
-        if stint.round == FIRST_ROUND:
+        if stint.is_control:
+            self._draw_beside()
+        elif stint.round == FIRST_ROUND:
             if not one.is_begun:
                 self._kept.add(one.begin(record))
             one.take(record)
         else:
             self._tallies.setdefault(stint.folder, RunTally()).take(record)
         self._watcher.record(stint, record)
+
+    def _draw_beside(self) -> None:
+        """Draw what is settled while controls run: nobody's time is measured meanwhile."""
+        if not self._drawing:
+            self._drawing = [
+                self._beside.submit(one.seal, plots=True)
+                for one in self.contestants
+                if one.is_settled
+            ]
 
     def _done(self, stint: Stint) -> None:
         one = stint.contestant
@@ -261,23 +285,13 @@ class Comparison:
                     one.settle("ok", None)
                 else:
                     message = "interrupted; the comparison was stopped"
-                    stopped = Failure(
-                        outcome="interrupted", rank=None, step=None, message=message, details=""
-                    )
-                    one.settle("interrupted", stopped)
+                    one.settle("interrupted", _unran("interrupted", message))
             one.seal(plots=not interrupted)
 
 
-def _can_follow(stints: Sequence[Stint], before: Sequence[Stint]) -> bool:
-    """Whether what ran these can run those."""
-    return group_key(stints[0].plan) == group_key(before[0].plan)
-
-
 def _infeasible(one: Contestant) -> Failure:
-    return Failure(
-        outcome="infeasible",
-        rank=None,
-        step=None,
-        message=one.planned.infeasible or "",
-        details="",
-    )
+    return _unran("infeasible", one.planned.infeasible or "")
+
+
+def _unran(outcome: Outcome, message: str) -> Failure:
+    return Failure(outcome=outcome, rank=None, step=None, message=message, details="")

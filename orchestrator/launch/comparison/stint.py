@@ -120,6 +120,18 @@ def control_losses(
     }
 
 
+def alone(stints: Sequence[Stint]) -> list[list[Stint]]:
+    """Each in a group of its own, but controls in one: of those nothing is measured."""
+    controls = [stint for stint in stints if stint.is_control]
+    alone = [[stint] for stint in stints if not stint.is_control]
+    return [*alone, controls] if controls else alone
+
+
+def can_follow(stints: Sequence[Stint], before: Sequence[Stint]) -> bool:
+    """Whether what ran these can run those."""
+    return group_key(stints[0].plan) == group_key(before[0].plan)
+
+
 def _control(
     baseline: Contestant, precision: str, number: int, n_steps: int, folder: ComparisonFolder
 ) -> Stint:

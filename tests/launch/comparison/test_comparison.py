@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from collections import Counter
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_strategy_that_fails_is_a_row_and_the_others_go_on_in_a_new_group(thre
     # Between the two, and at the end.
     assert ranks.n_renewed == 2
     assert outcomes(compared) == {"zero0": "ok", "zero1": "failed", "zero2": "ok"}
-    message = "rank 1 failed after step 2: ValueError: mine"
+    message = "rank 1 failed after step 2: ValueError: mine; see logs/failure.txt"
     assert messages(compared)["zero1"] == message
     assert three.watcher.failures == [("zero1", message)]
 
@@ -75,7 +76,7 @@ def test_a_failure_of_a_later_round_says_so_and_keeps_what_the_first_told(two):
     assert ranks.groups == [["zero0", "zero1", "zero0/2"], ["zero1/2"]]
     assert outcomes(compared) == {"zero0": "failed", "zero1": "ok"}
     assert messages(compared)["zero0"] == (
-        "in round 2: rank 1 failed after step 2: ValueError: mine"
+        "in round 2: rank 1 failed after step 2: ValueError: mine; see logs/failure.txt"
     )
     ranking = compared.reported.ranking
     assert ranking.baseline == "zero1", "the first that ran to its end"
@@ -90,7 +91,7 @@ def test_controls_that_fail_cost_no_strategy_its_outcome(two, caplog):
     assert outcomes(compared) == {"zero0": "ok", "zero1": "ok"}
     assert [record.getMessage() for record in caplog.records] == [
         "how far rounding alone takes the losses stays unknown: "
-        "rank 1 failed after step 2: ValueError: mine"
+        "rank 1 failed after step 2: ValueError: mine; see logs/failure.txt"
     ]
 
 
@@ -165,12 +166,13 @@ def test_one_strategy_alone_is_compared_with_nothing(tmp_path):
     assert compared.reported.ranking.baseline == "zero1"
 
 
-def test_isolated_every_turn_is_a_group_of_its_own(two):
+def test_isolated_every_turn_is_a_group_of_its_own_and_controls_are_one(two):
     ranks = Ranks()
     compared = two.compare(ranks, isolated=True)
-    turns = ["zero0", "zero1", "zero0/2", "zero1/2", *CONTROLS]
-    assert ranks.groups == [[turn] for turn in turns]
-    assert two.watcher.begun[0] == (1, [1] * 6)
+    turns = ["zero0", "zero1", "zero0/2", "zero1/2"]
+    # Of controls nothing is measured but losses.
+    assert ranks.groups == [*([turn] for turn in turns), [*CONTROLS]]
+    assert two.watcher.begun[0] == (1, [1, 1, 1, 3])
     assert set(outcomes(compared).values()) == {"ok"}
 
 
@@ -267,3 +269,23 @@ def test_ranks_whose_records_got_lost_fail_and_are_not_run_for_ever(two):
         r"see that the disk has room, and run it again",
         messages(compared)["zero0"] or "",
     )
+
+
+def test_strategies_are_drawn_while_controls_run(two):
+    class Patient(Ranks):
+        """Its controls take until every strategy is drawn."""
+
+        n_drawn = 0
+
+        def run(self, launches):
+            super().run(launches)
+            deadline_s = time.monotonic() + 60
+            while self.n_drawn < 2 and time.monotonic() < deadline_s:
+                time.sleep(0.05)
+                drawn = two.home.comparisons.glob("*/strategies/*/artifacts/plots/step_time.svg")
+                self.n_drawn = len(list(drawn))
+
+    ranks = Patient()
+    two.compare(ranks)
+    assert ranks.groups[-1][-3:] == CONTROLS
+    assert ranks.n_drawn == 2
