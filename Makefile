@@ -46,7 +46,7 @@ schema: $(SETUP)   ## print the JSON schema of the job file
 test: test-fast test-ray test-browser ## all tests that need no GPU: fast ones first
 test-fast: $(SETUP) ## lint, types and the tests that take seconds
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
 test-ray: $(SETUP) ## tests that start ranks, a local Ray, MLflow
 	@$(BIN)/python -m pytest -m "ray" $(ARGS)
 test-browser: $(SETUP) ## tests that look at MLflow's page in headless chromium (skipped without it)
