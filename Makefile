@@ -6,17 +6,19 @@ BIN := .venv/bin
 JOB ?=
 SET ?=
 EXPERIMENT ?=
+ADDRESS ?=
+JOB_ID ?=
 ARGS ?=
 SETUP := .venv/.set-up
 RUN = $(BIN)/orchestrator $@ $(if $(JOB),$(JOB),$(error say which job: make $@ JOB=jobs/resnet_zero2.yaml)) \
       $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 
-.PHONY: help setup launch compare report forecast plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
+.PHONY: help setup launch submit status logs stop compare report forecast plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
         fmt lint types golden bench bench-measuring bench-forecast bench-comparing bench-telemetry lock clean
 
 help:      ## list the targets
 	@echo 'make TARGET [JOB=jobs/x.yaml] [SET="zero.stage=3 training.steps=20"] [ARGS="--json"]'
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14 | sed 's/^/  /'
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14 | sed 's/^/  /'
 
 # Done again when what is pinned changes, or when the folder has moved.
 $(SETUP): pyproject.toml .constraints.txt
@@ -30,6 +32,10 @@ compare: $(SETUP)  ## every strategy of a job side by side: make compare JOB=job
 	@$(RUN)
 report: $(SETUP)   ## runs in MLflow, launched together or not: make report EXPERIMENT=resnet; ARGS="--run ID --run ID"
 	@$(BIN)/orchestrator report $(if $(EXPERIMENT),--experiment '$(EXPERIMENT)') $(ARGS)
+submit: $(SETUP)   ## train on a Ray cluster: make submit JOB=jobs/resnet_zero2.yaml ADDRESS=http://head:8265
+	@$(RUN) $(if $(ADDRESS),--address '$(ADDRESS)')
+status logs stop: $(SETUP) ## a submitted job, now or to its end: make logs ADDRESS=http://head:8265 JOB_ID=...
+	@$(BIN)/orchestrator $@ $(JOB_ID) $(if $(ADDRESS),--address '$(ADDRESS)') $(ARGS)
 forecast: $(SETUP) ## what a job will cost; ARGS="--grid", "--workers 64 --device h200", "--params 7.5e9"
 	@$(BIN)/orchestrator forecast $(JOB) $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 plan: $(SETUP)     ## show what would be launched, exactly

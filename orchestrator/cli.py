@@ -133,6 +133,9 @@ def _parser() -> argparse.ArgumentParser:
     launch.add_argument(
         "--in-process", action="store_true", help="one worker in this process, without Ray"
     )
+    # What `submit` puts beside the job: the versions where it was given.
+    launch.add_argument("--submitted-with", type=Path, help=argparse.SUPPRESS)
+    _add_submit(verb)
     _add_forecast(verb)
     _add_compare(verb)
     _add_report(verb)
@@ -141,6 +144,28 @@ def _parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, help="port to listen on (default: 5000 or the next free)")
     verb("schema", "print the JSON schema of the job file", "plan", job=False)
     return parser
+
+
+def _add_submit(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    submit = verb("submit", "run a job on a Ray cluster, and follow it", "submit", job=True)
+    submit.add_argument(
+        "--no-forecast", action="store_true", help="without a forecast, some seconds earlier"
+    )
+    submit.add_argument(
+        "--force", action="store_true", help="launch also what does not fit by its forecast"
+    )
+    submit.add_argument("--no-wait", action="store_true", help="do not follow it")
+    status = verb("status", "say how a submitted job is, or all of them", "submit", job=False)
+    status.add_argument("job_id", nargs="?", metavar="JOB_ID", help="which job (default: all)")
+    logs = verb("logs", "show what a submitted job says, to its end", "submit", job=False)
+    stop = verb("stop", "end a submitted job", "submit", job=False)
+    for sub in (logs, stop):
+        sub.add_argument("job_id", metavar="JOB_ID", help="which job")
+    for sub in (submit, status, logs, stop):
+        sub.add_argument(
+            "--address",
+            help="the cluster's dashboard, http://head:8265 (else RAY_API_SERVER_ADDRESS)",
+        )
 
 
 def _add_compare(verb: Callable[..., argparse.ArgumentParser]) -> None:

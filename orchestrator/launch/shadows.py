@@ -215,14 +215,15 @@ def _without_lr(config: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def user_code(plan: LaunchPlan) -> list[dict[str, str]]:
     """Name -> content hash of the user's modules, which a factory may import, by folder."""
-    sections = (plan.spec.model, plan.spec.data)
-    if not any(isinstance(section, FactoryModel | FactoryData) for section in sections):
+    if not _has_user_code(plan):
         return []
-    return [_hashes(plan.folder), _hashes(Path.cwd())]
+    return [_hashes(plan, plan.folder), _hashes(plan, Path.cwd())]
 
 
-def _hashes(folder: Path) -> dict[str, str]:
-    """Of the modules in a folder and in those below it, the nearest first."""
+def user_modules(plan: LaunchPlan, folder: Path) -> list[Path]:
+    """The modules in a folder and in those below it, the nearest first; none without a factory."""
+    if not _has_user_code(plan):
+        return []
     found: list[tuple[int, Path]] = []
     for name, below, files in os.walk(folder):
         here = Path(name)
@@ -231,8 +232,17 @@ def _hashes(folder: Path) -> dict[str, str]:
         found += ((depth, here / file) for file in sorted(files) if file.endswith(".py"))
         if len(found) > 10 * _MOST_FILES:
             break
+    return [path for _, path in sorted(found)[:_MOST_FILES]]
+
+
+def _has_user_code(plan: LaunchPlan) -> bool:
+    sections = (plan.spec.model, plan.spec.data)
+    return any(isinstance(section, FactoryModel | FactoryData) for section in sections)
+
+
+def _hashes(plan: LaunchPlan, folder: Path) -> dict[str, str]:
     hashes = {}
-    for _, path in sorted(found)[:_MOST_FILES]:
+    for path in user_modules(plan, folder):
         # An editor's lock, such as a link that leads nowhere, is no module.
         with contextlib.suppress(OSError):
             content = hashlib.sha256(path.read_bytes()).hexdigest()

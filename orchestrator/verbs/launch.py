@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import DoesNotFitError, ExitCode, UsageError
@@ -37,6 +38,8 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
 
     if options.in_process and options.address:
         raise UsageError("--in-process runs without Ray and --address on one; keep one of the two")
+    if options.submitted_with is not None:
+        _check_versions(options.submitted_with)
     job = load_job(options.job, overrides=options.set)
     given = None if options.in_process else options.address or os.environ.get("RAY_ADDRESS")
     address = read_address(given)
@@ -105,3 +108,14 @@ def _is_forced(options: argparse.Namespace, made: "Forecast", *, force: bool) ->
             made.to_json(),
         )
     return made.verdict == "TOO_BIG"
+
+
+def _check_versions(path: Path) -> None:
+    """See that the libraries here are those that the job was submitted with."""
+    import json
+
+    from orchestrator.launch.submission.parcel import differences, versions_here
+
+    found = differences(json.loads(path.read_text(encoding="utf-8")), versions_here())
+    if found:
+        raise UsageError("\n".join(found))

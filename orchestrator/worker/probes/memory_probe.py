@@ -6,6 +6,7 @@ beyond that is the ledger's unattributed line.
 """
 
 import gc
+import time
 from collections.abc import Iterator, Mapping, Set
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -80,6 +81,9 @@ class MemoryProbe:
         """
         # What steps left in circles of references goes by chance; not while this one is watched.
         gc.collect()
+        # Nor may gloo's thread hold on to the gradients of the step before: on a busy machine it
+        # comes to let go only when this thread makes room.
+        time.sleep(5 * settle_s)
         self._engine = engine
         self._cuda = engine.device.type == "cuda"
         self.trace = AllocationTrace(

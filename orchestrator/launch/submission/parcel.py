@@ -1,0 +1,134 @@
+"""What travels with a job: this package, the job file, and what the job file names beside it.
+
+Never the state folder, an environment, git's history, or data over a stated size.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.errors import SpecError, UsageError
+from orchestrator.launch.home import versions
+from orchestrator.launch.shadows import user_modules
+from orchestrator.plan.launch_plan import LaunchPlan
+from orchestrator.spec.data import TextData
+from orchestrator.spec.load import JobFile
+from orchestrator.units import as_bytes
+
+PACKAGE = Path(__file__).resolve().parents[2]
+JOB_FOLDER = "job"
+"""Of the job file and what lies beside it."""
+VERSIONS = "submitted_with.json"
+MOST_DATA_BYTES = 10 * 2**20
+"""Of data files; more is to lie on a disk that every node sees."""
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """A folder that is ready to be sent."""
+
+    folder: Path
+    job: str
+    """The job file in it."""
+    n_bytes: int
+    """Of all files, before they are compressed."""
+
+
+def pack(job: JobFile, plan: LaunchPlan, *, folder: Path) -> Parcel:
+    """Copy into a folder what a job needs on another machine.
+
+    Args:
+        job: the checked job file.
+        plan: its plan, as made here.
+        folder: empty.
+
+    Raises:
+        SpecError: the job names a file that cannot travel.
+        UsageError: something cannot be read or written.
+    """
+    beside = folder / JOB_FOLDER
+    try:
+        shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=_LEFT_OUT)
+        beside.mkdir()
+        (beside / job.path.name).write_text(job.text, encoding="utf-8")
+        (folder / VERSIONS).write_text(json.dumps(versions_here()), encoding="utf-8")
+        for source, target in [*_modules(plan, folder), *_named_files(job, beside)]:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+    except OSError as err:
+        raise UsageError(f"the job cannot be packed: {err.filename}: {err.strerror}") from err
+    n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Parcel(folder=folder, job=f"{JOB_FOLDER}/{job.path.name}", n_bytes=n_bytes)
+
+
+def versions_here() -> dict[str, str]:
+    """Library -> version, of those that must be the same on both sides; Python among them."""
+    import platform
+
+    found = versions()
+    return {
+        "python": platform.python_version(),
+        **{name: found[name] for name in ("ray", "torch", "deepspeed", "mlflow")},
+    }
+
+
+def differences(theirs: dict[str, str], ours: dict[str, str]) -> list[str]:
+    """A line for each library whose minor version is another one there than here."""
+    return [
+        f"{name} {ours.get(name, 'none')} on the cluster and {version} where the job was "
+        "submitted; install the same on both"
+        for name, version in theirs.items()
+        if _minor(ours.get(name, "")) != _minor(version)
+    ]
+
+
+def _minor(version: str) -> list[str]:
+    return version.partition("+")[0].split(".")[:2]
+
+
+def _modules(plan: LaunchPlan, folder: Path) -> Iterator[tuple[Path, Path]]:
+    """The user's own modules, from beside the job file and from the current folder."""
+    for root, target in ((plan.folder, folder / JOB_FOLDER), (Path.cwd(), folder)):
+        for path in user_modules(plan, root):
+            inside = path.relative_to(root)
+            # The package travels whole; its tests are nobody's model.
+            if inside.parts[0] not in (PACKAGE.name, "tests"):
+                yield path, target / inside
+
+
+def _named_files(job: JobFile, beside: Path) -> Iterator[tuple[Path, Path]]:
+    """Files that the job names relative to itself: DeepSpeed's settings, texts."""
+    here = job.path.absolute().parent
+    if isinstance(job.spec.deepspeed, str):
+        yield from _inside(job, "deepspeed", job.spec.deepspeed, here, beside)
+    data = job.spec.data
+    if isinstance(data, TextData) and data.path is not None and not Path(data.path).is_absolute():
+        files = list(_inside(job, "data.path", data.path, here, beside))
+        n_bytes = sum(path.stat().st_size for path, _ in files)
+        if n_bytes > MOST_DATA_BYTES:
+            message = (
+                f"{as_bytes(n_bytes)} of data, and at most {as_bytes(MOST_DATA_BYTES)} travel with "
+                "a job; put it on a disk that every node sees, and give its absolute path there"
+            )
+            raise SpecError([job.problem("data.path", message)])
+        yield from files
+
+
+def _inside(
+    job: JobFile, key: str, named: str, here: Path, beside: Path
+) -> Iterator[tuple[Path, Path]]:
+    place = (here / named).resolve()
+    if not place.is_relative_to(here.resolve()):
+        message = (
+            f"{named} does not lie below the job file and cannot travel with it; move it there, "
+            "or give an absolute path that every node has"
+        )
+        raise SpecError([job.problem(key, message)])
+    if Path(named).is_absolute():
+        return
+    for path in [place] if place.is_file() else sorted(place.rglob("*")):
+        if path.is_file():
+            yield path, beside / path.relative_to(here.resolve())
