@@ -2,12 +2,13 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import jsonschema
 import pytest
 
-from tests.cluster.files import RAY_FILES, TOP, documents, text
+from tests.cluster.files import RAY_FILES, TOP, as_bytes, documents, text
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,21 @@ def test_the_nodes_share_the_state_folder():
     assert "--volume /mnt/orchestrator:/state" in aws["docker"]["run_options"]
     assert any("mount -t nfs4" in c for c in aws["initialization_commands"])
     assert "ORCHESTRATOR_HOME=/state" in text("Dockerfile")
+
+
+def test_every_node_says_how_much_of_dev_shm_its_object_store_takes(config):
+    """Ray would take 30 % of the machine's memory, or all of /dev/shm if that is less."""
+    starts = [c for c in commands(config) if "ray start" in c]
+    sizes = [re.findall(r"--object-store-memory=(\d+)", c) for c in starts]
+    assert sizes == [["1000000000"], ["1000000000"]]
+
+
+def test_on_aws_the_containers_dev_shm_holds_twice_the_object_store():
+    """Docker gives 64 MiB. Source: docker run reference, --shm-size."""
+    (config,) = documents("ray-aws.yaml")
+    options = " ".join(config["docker"]["run_options"])
+    (size,) = re.findall(r"--shm-size=(\S+)", options)
+    assert as_bytes(size) >= 2 * 1_000_000_000
 
 
 def test_on_aws_no_group_of_rays_own_lets_ssh_in_from_everywhere():
