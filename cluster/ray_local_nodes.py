@@ -1,12 +1,13 @@
 """Two Ray nodes that listen on 127.0.0.1 alone; started and ended by ray-local.sh.
 
-`ray start` cannot do it: it takes 127.0.0.1 for a mistake, puts an address in its place that others
-can reach, and then listens on every interface. So the nodes are made through Ray's own class for
-several nodes on one machine. Says that it is ready by writing the address into a file.
+`ray start` cannot do it: it puts an address that others can reach in the place of 127.0.0.1, and then
+listens on every interface; told not to by RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which ray-local.sh
+sets, it refuses a second node. So both are made through Ray's own class for several nodes on one
+machine. That they are ready is said by a file with the address in it.
 
 Source:
-    ray 2.60.0: scripts/scripts.py, `start`; _private/services.py, `resolve_ip_for_localhost`, which
-    RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 (set by ray-local.sh) leaves without effect.
+    ray 2.60.0: scripts/scripts.py, `start`; _private/services.py, `resolve_ip_for_localhost`;
+    cluster_utils.py, `Cluster`.
 """
 
 import argparse
