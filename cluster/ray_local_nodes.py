@@ -1,9 +1,9 @@
 """Two Ray nodes that listen on 127.0.0.1 alone; started and ended by ray-local.sh.
 
-`ray start` cannot do it: it puts an address that others can reach in the place of 127.0.0.1, and then
-listens on every interface; told not to by RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which ray-local.sh
-sets, it refuses a second node. So both are made through Ray's own class for several nodes on one
-machine. That they are ready is said by a file with the address in it.
+`ray start` cannot do it: it puts an address that others can reach in the place of 127.0.0.1, and
+then listens on every interface; told not to by RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which
+ray-local.sh sets for the drivers of jobs, it refuses a second node. So both are made through Ray's
+own class for several nodes on one machine. A file with the address says that they are ready.
 
 Source:
     ray 2.60.0: scripts/scripts.py, `start`; _private/services.py, `resolve_ip_for_localhost`;

@@ -1,5 +1,6 @@
 """ray-local.sh for real: who can reach the two nodes, and what is left after them."""
 
+import json
 import os
 import socket
 import subprocess
@@ -91,17 +92,23 @@ class Nodes:
         session, _, folder = (self.state / "ray-local" / "started").read_text().split()
         return int(session), Path(folder)
 
-    def jobs_api(self, **headers):
+    def token(self):
+        return self.home / ".ray" / "auth_token"
+
+    def jobs_api(self, path="", *, token=None, post=None):
+        """The status of the answer, and what it says."""
         request = urllib.request.Request(
-            f"http://127.0.0.1:{self.dashboard_port}/api/jobs/", headers=headers
+            f"http://127.0.0.1:{self.dashboard_port}/api/jobs/{path}",
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            data=json.dumps(post).encode() if post else None,
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=30) as answer:
-                return answer.status
+                return answer.status, json.loads(answer.read())
         except urllib.error.HTTPError as err:
             with err:
-                return err.code
+                return err.code, None
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +131,27 @@ def test_they_listen_on_loopback_alone(nodes):
 
 
 def test_the_jobs_api_wants_the_token_which_only_its_owner_can_read(nodes):
-    token = nodes.home / ".ray" / "auth_token"
+    token = nodes.token()
     assert token.stat().st_mode & 0o777 == 0o600
-    assert nodes.jobs_api() == 401
-    assert nodes.jobs_api(Authorization="Bearer " + "0" * 64) == 403
-    assert nodes.jobs_api(Authorization=f"Bearer {token.read_text()}") == 200
+    assert nodes.jobs_api()[0] == 401
+    assert nodes.jobs_api(token="0" * 64)[0] == 403
+    assert nodes.jobs_api(token=token.read_text())[0] == 200
+
+
+def test_the_driver_of_a_submitted_job_joins_by_itself(nodes):
+    token = nodes.token().read_text()
+    entrypoint = f"{sys.executable} -c 'import ray; ray.init(); print(len(ray.nodes()), 1 << 20)'"
+    status, job = nodes.jobs_api(token=token, post={"entrypoint": entrypoint})
+    assert status == 200
+    job_id = job["submission_id"]
+    deadline_s = time.monotonic() + 60
+    state = "PENDING"
+    while state in ("PENDING", "RUNNING") and time.monotonic() < deadline_s:
+        time.sleep(0.3)
+        state = nodes.jobs_api(job_id, token=token)[1]["status"]
+    logs = nodes.jobs_api(f"{job_id}/logs", token=token)[1]["logs"]
+    assert state == "SUCCEEDED", logs
+    assert "2 1048576" in logs
 
 
 def test_a_driver_joins_with_the_variables_and_the_address_that_are_printed(nodes):
