@@ -115,6 +115,8 @@ class ComparisonDisplay:
     def _whom(self, stints: Sequence[Stint]) -> str:
         if len(stints) == 1:
             return _whose(stints[0], self._n_rounds)
+        if all(stint.is_control for stint in stints):
+            return f"{_whose(stints[0], self._n_rounds)}, in {len(stints)} turns"
         n_strategies = len({stint.contestant.name for stint in stints})
         strategies = "1 strategy" if n_strategies == 1 else f"{n_strategies} strategies"
         return f"{strategies} in {len(stints)} turns"

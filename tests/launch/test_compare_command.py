@@ -133,7 +133,7 @@ class TestAComparisonThatGoesWell:
         assert (len(isolated), len(set.union(*isolated))) == (2 + 3, 2 * 3)
         text = series.command.stderr
         assert "\nStarting 2 ranks for zero2\n" in text
-        assert "\nStarting 2 ranks for zero0 from weights moved by a bit, " in text
+        assert "\nStarting 2 ranks for zero0 from weights moved by a bit, in 3 turns" in text
 
     def test_losses_are_held_against_the_baselines(self, command):
         rows = by_name(command)

@@ -40,7 +40,7 @@ def read_url(text: str | None) -> str:
     way_out = "such as ADDRESS=http://head:8265, where the cluster's dashboard answers"
     if text is None or not text.strip():
         raise UsageError(f"say which Ray cluster: an address {way_out}")
-    url = text.strip().rstrip("/")
+    url = text.strip()
     if "://" not in url:
         url = f"http://{url}"
     try:
@@ -50,7 +50,8 @@ def read_url(text: str | None) -> str:
         raise UsageError(f"Ray address {text!r}: {err}; write one {way_out}") from err
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise UsageError(f"Ray address {text!r} is no web address; write one {way_out}")
-    return url if has_port or parts.scheme == "https" else f"{url}:{DEFAULT_PORT}"
+    port = "" if has_port or parts.scheme == "https" else f":{DEFAULT_PORT}"
+    return f"{parts.scheme}://{parts.netloc}{port}{parts.path.rstrip('/')}"
 
 
 class Head:

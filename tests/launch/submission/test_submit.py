@@ -1,0 +1,194 @@
+"""`submit`, `status`, `logs` and `stop` on a real cluster of two nodes, as a person uses them."""
+
+import json
+import re
+import signal
+import time
+
+import pytest
+
+from tests.cluster.test_ray_local import Nodes
+from tests.launch.command import Command, write_users_job
+from tests.worker.ranks import EXTENSIONS
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+SECRET = "planted-7f3a9c"
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory):
+    """Two nodes of one CPU each, with a token."""
+    found = Nodes(tmp_path_factory.mktemp("home"))
+    found.environment |= {
+        "TORCH_EXTENSIONS_DIR": str(EXTENSIONS),
+        "ORCHESTRATOR_HOME": str(found.state),
+    }
+    done = found.start()
+    try:
+        assert done.returncode == 0, done.stderr
+        yield found
+    finally:
+        found.run("stop")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a job of the user's own."""
+    path = tmp_path_factory.mktemp("mine")
+    write_users_job(path)
+    return path
+
+
+@pytest.fixture
+def give(nodes, folder):
+    """Give a command to the cluster, from the folder of the job."""
+    given = []
+
+    def command(verb, *arguments, **environment):
+        address = f"http://127.0.0.1:{nodes.dashboard_port}"
+        known = {
+            "RAY_AUTH_TOKEN": nodes.token().read_text(),
+            "HOME": str(nodes.home),
+            "MY_SECRET": SECRET,
+            **environment,
+        }
+        one = Command(
+            *(verb, *arguments, "--address", address),
+            home=folder / "home",
+            cwd=folder,
+            **known,
+        )
+        given.append(one)
+        return one
+
+    yield command
+    for one in given:
+        one.close()
+
+
+def submit(give, *arguments, **environment):
+    return give("submit", "job.yaml", "--no-forecast", *arguments, **environment)
+
+
+def found_in(text, pattern):
+    match = re.search(pattern, text)
+    assert match, text
+    return match[1]
+
+
+@pytest.fixture(scope="module")
+def job_ids():
+    return {}
+
+
+def test_a_job_that_goes_well_says_what_a_launch_says_and_ends_with_0(give, nodes, job_ids):
+    command = submit(give).wait()
+    said = command.stdout + command.stderr
+    assert command.exit_code == 0, said
+    for line in (r"Submitted users-\d{8}-\d{6}-\d{3} to http://127.0.0.1:\d+: .* in \d+\.\d s, "
+                 r"2 workers on cpu",
+                 r"Plan of users",
+                 r"rank +node .*"):  # fmt: skip
+        assert re.search(f"^{line}$", said, re.MULTILINE), (line, said)
+    assert "Traceback" not in said
+    job_ids["well"] = found_in(said, r"Submitted (\S+) to")
+    (run,) = (nodes.state / "runs").iterdir()
+    assert json.loads((run / "artifacts" / "summary.json").read_text())["outcome"] == "ok"
+
+
+def test_a_secret_of_the_environment_is_nowhere_on_the_cluster(nodes, job_ids):
+    assert "well" in job_ids
+    _, ray_folder = nodes.record()
+    places = [*nodes.state.rglob("*"), *ray_folder.rglob("*")]
+    files = [path for path in places if path.is_file() and path.stat().st_size < 2**24]
+    assert len(files) > 20
+    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+
+
+def test_logs_shows_it_again_and_status_says_how_it_ended(give, job_ids):
+    logs = give("logs", job_ids["well"]).wait()
+    assert logs.exit_code == 0
+    assert "Plan of users" in logs.stdout
+    status = give("status", job_ids["well"], "--json").wait()
+    assert (status.answer["status"], status.answer["exit_code"]) == ("succeeded", 0)
+    listed = give("status").wait()
+    assert f"{job_ids['well']}  succeeded, exit code 0, submitted " in listed.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "words"),
+    [
+        (["model.config={mode: mistake}"], 1, "rank 1 failed after step"),
+        (["model.config={mode: memory}"], 4, "ran out of memory"),
+    ],
+)
+def test_the_jobs_own_exit_code_arrives(give, changes, code, words):
+    command = submit(give, *(word for pair in changes for word in ("--set", pair))).wait()
+    assert command.exit_code == code, command.stderr
+    assert words in command.stdout + command.stderr
+
+
+def test_with_json_the_jobs_answer_is_all_there_is_on_stdout(give):
+    command = submit(give, "--json").wait()
+    assert command.exit_code == 0, command.stderr
+    assert command.answer["outcome"] == "ok"
+    assert len(command.answer["losses"]) == 20
+    assert command.answer["job_id"].startswith("users-")
+
+
+def test_a_bad_file_never_travels(give):
+    command = submit(give, "--set", "training.steps=-1").wait()
+    assert command.exit_code == 2
+    assert "training.steps" in command.stderr
+    assert command.seconds < 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["resources.workers=50", "training.global_batch_size=200"], "50 workers x 0.5 CPUs need"),
+        (["resources.cpus_per_worker=1.5", "resources.workers=1"], "have whole places for 0"),
+    ],
+)
+def test_what_the_cluster_has_no_place_for_is_refused_within_ten_seconds(give, changes, words):
+    command = submit(give, *(word for pair in changes for word in ("--set", pair))).wait()
+    assert command.exit_code == 3, command.stderr
+    assert words in command.stderr
+    assert command.seconds < 10
+
+
+def test_a_wrong_token_is_one_line_within_ten_seconds(give):
+    command = submit(give, RAY_AUTH_TOKEN="0" * 64).wait()
+    assert command.exit_code == 2
+    assert len(command.stderr.splitlines()) == 1
+    assert "refuses this token" in command.stderr
+    assert command.seconds < 10
+
+
+def test_ctrl_c_stops_following_and_not_the_job_which_stop_ends(give):
+    command = submit(give, "--set", "model.config={step_s: 0.3}", "--set", "training.steps=400")
+    command.wait_until(lambda: re.search(r"step +\d+", command.stdout), timeout_s=60)
+    command.signal_group(signal.SIGINT)
+    command.wait(timeout_s=20)
+    assert command.exit_code == 130
+    told = re.search(r"No longer followed; (\S+) goes on\. Later: make status", command.stderr)
+    assert told, command.stderr
+    time.sleep(1)
+    running = give("status", told[1], "--json").wait()
+    assert running.answer["status"] == "running"
+    stopped = give("stop", told[1], "--json").wait()
+    assert stopped.exit_code == 0
+    assert stopped.answer["status"] == "stopped"
+
+
+def test_no_wait_says_how_to_go_on(give):
+    command = submit(give, "--no-wait").wait()
+    assert command.exit_code == 0
+    job_id = found_in(command.stdout, r"JOB_ID=(\S+)")
+    assert give("logs", job_id).wait().exit_code == 0
+
+
+def test_a_job_that_is_not_there_is_named(give):
+    command = give("status", "nobody-1").wait()
+    assert command.exit_code == 2
+    assert "has no job nobody-1; see make status" in command.stderr
