@@ -19,6 +19,7 @@ from orchestrator.verbs.base import (
 
 if TYPE_CHECKING:
     from orchestrator.forecast.forecast import Forecast
+    from orchestrator.launch.preflight import Examined
 
 
 def launch(options: argparse.Namespace, started_unix_s: float) -> int:
@@ -38,14 +39,13 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
 
     if options.in_process and options.address:
         raise UsageError("--in-process runs without Ray and --address on one; keep one of the two")
-    if options.submitted_with is not None:
-        _check_versions(options.submitted_with)
+    examined = None if options.submitted_with is None else _examined(options.submitted_with)
     job = load_job(options.job, overrides=options.set)
     given = None if options.in_process else options.address or os.environ.get("RAY_ADDRESS")
     address = read_address(given)
     with RayLauncher(address=address, verbose=options.verbose) as ray_launcher:
         machine = machine_for(options, ray_launcher, joins=address is not None)
-        plan = plan_job(job, machine=machine, environment=os.environ)
+        plan = plan_job(job, machine=machine, environment=os.environ, examined=examined)
         if options.in_process and plan.resources.workers != 1:
             raise UsageError(
                 f"--in-process runs one worker and {options.job} asks for "
@@ -110,12 +110,18 @@ def _is_forced(options: argparse.Namespace, made: "Forecast", *, force: bool) ->
     return made.verdict == "TOO_BIG"
 
 
-def _check_versions(path: Path) -> None:
-    """See that the libraries here are those that the job was submitted with."""
+def _examined(path: Path) -> "Examined":
+    """What was found where the job was submitted, with the same libraries as here.
+
+    Raises:
+        UsageError: the libraries are others.
+    """
     import json
 
+    from orchestrator.launch.preflight import Examined
     from orchestrator.launch.submission.parcel import differences, versions_here
 
-    found = differences(json.loads(path.read_text(encoding="utf-8")), versions_here())
-    if found:
-        raise UsageError("\n".join(found))
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if lines := differences(found["versions"], versions_here()):
+        raise UsageError("\n".join(lines))
+    return Examined(n_params=found["n_params"])

@@ -43,7 +43,7 @@ def submit(options: argparse.Namespace, started_unix_s: float) -> int:
                 parcel,
                 job_id=job_id,
                 name=job.spec.name,
-                entrypoint=_entrypoint(options, job=parcel.job),
+                entrypoint=_entrypoint(options, job=parcel.job, job_id=job_id),
             )
     say(
         options,
@@ -114,17 +114,27 @@ def _new_id(job: "JobFile", *, at_unix_s: float) -> str:
     return f"{job.spec.name}-{stamp}-{int(at_unix_s * 1000) % 1000:03d}"
 
 
-def _entrypoint(options: argparse.Namespace, *, job: str) -> str:
-    """The command that the cluster runs; its shell knows where state lies there."""
-    from orchestrator.launch.submission.parcel import VERSIONS
+def _entrypoint(options: argparse.Namespace, *, job: str, job_id: str) -> str:
+    """The command that the cluster runs; its shell knows where state lies there.
 
-    words = ["launch", job, "--submitted-with", VERSIONS]
+    It runs from a copy in the state folder: Ray unpacks what was sent once more for a second node
+    on the same machine, and takes away what lay there while the job runs.
+
+    Source: ray 2.60.0, _private/runtime_env/working_dir.py: `overwrite=True`.
+    """
+    from orchestrator.launch.submission.parcel import SUBMITTED
+
+    words = ["--submitted-with", SUBMITTED]
     for pair in options.set:
         words += ["--set", pair]
     flags = {"--json": options.json, "--no-forecast": options.no_forecast, "--force": options.force}
     words += [flag for flag, given in flags.items() if given]
-    home = '"${ORCHESTRATOR_HOME:-$HOME/.orchestrator}"'
-    return f"exec python -m orchestrator {shlex.join(words)} --home {home}"
+    return (
+        'sent="$PWD" home="${ORCHESTRATOR_HOME:-$HOME/.orchestrator}" && '
+        f'copy="$home/submitted/{job_id}" && mkdir -p "$copy" && cp -R . "$copy" && cd "$copy" && '
+        f'exec python -m orchestrator launch "$sent"/{shlex.quote(job)} --home "$home" '
+        f"{shlex.join(words)}"
+    )
 
 
 def _follow(options: argparse.Namespace, jobs: "Jobs", job_id: str, *, url: str) -> int:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -72,6 +73,8 @@ class Jobs:
         from ray.job_submission import JobSubmissionClient
 
         self._url = url
+        # It tells of every connection that closes, to whoever looks on.
+        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.ERROR)
         with _told(url):
             self._client = JobSubmissionClient(url)
 

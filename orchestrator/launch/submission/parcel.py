@@ -20,7 +20,8 @@ from orchestrator.units import as_bytes
 PACKAGE = Path(__file__).resolve().parents[2]
 JOB_FOLDER = "job"
 """Of the job file and what lies beside it."""
-VERSIONS = "submitted_with.json"
+SUBMITTED = "submitted_with.json"
+"""What was found where the job was submitted: versions, and how many parameters there are."""
 MOST_DATA_BYTES = 10 * 2**20
 """Of data files; more is to lie on a disk that every node sees."""
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -54,7 +55,8 @@ def pack(job: JobFile, plan: LaunchPlan, *, folder: Path) -> Parcel:
         shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=_LEFT_OUT)
         beside.mkdir()
         (beside / job.path.name).write_text(job.text, encoding="utf-8")
-        (folder / VERSIONS).write_text(json.dumps(versions_here()), encoding="utf-8")
+        found = {"versions": versions_here(), "n_params": plan.n_params}
+        (folder / SUBMITTED).write_text(json.dumps(found), encoding="utf-8")
         for source, target in [*_modules(plan, folder), *_named_files(job, beside)]:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)

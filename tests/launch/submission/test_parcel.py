@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import SpecError
-from orchestrator.launch.submission.parcel import VERSIONS, differences, pack
+from orchestrator.launch.submission.parcel import SUBMITTED, differences, pack
 from orchestrator.plan.launch_plan import make_plan
 from tests import small_jobs
 
@@ -40,22 +40,23 @@ def packed(tmp_path, monkeypatch):
 
 def test_a_job_without_code_of_its_own_travels_with_the_package_alone(packed):
     parcel, own, every = packed()
-    assert own == {parcel.job, VERSIONS}
+    assert own == {parcel.job, SUBMITTED}
     assert {"orchestrator/cli.py", "orchestrator/spec/job.schema.json"} <= every
     assert not [name for name in every if "__pycache__" in name]
     assert parcel.n_bytes < 5_000_000
-    told = json.loads((parcel.folder / VERSIONS).read_text())
-    assert set(told) == {"python", "ray", "torch", "deepspeed", "mlflow"}
+    told = json.loads((parcel.folder / SUBMITTED).read_text())
+    assert told["n_params"] == 10
+    assert set(told["versions"]) == {"python", "ray", "torch", "deepspeed", "mlflow"}
 
 
 def test_modules_beside_the_job_and_in_the_current_folder_travel_and_nothing_else(packed):
     parcel, own, _ = packed(**FACTORY)
-    assert own == {parcel.job, VERSIONS, "job/mine/nets.py", "helper.py"}
+    assert own == {parcel.job, SUBMITTED, "job/mine/nets.py", "helper.py"}
 
 
 def test_a_text_beside_the_job_travels(packed):
     parcel, own, _ = packed(**TEXT)
-    assert own == {parcel.job, VERSIONS, "job/texts/a.txt"}
+    assert own == {parcel.job, SUBMITTED, "job/texts/a.txt"}
 
 
 def test_too_much_data_is_told_with_its_place(packed, tmp_path):
