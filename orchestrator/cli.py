@@ -23,6 +23,7 @@ from orchestrator.errors import (
 )
 from orchestrator.launch.stop_signals import StopSignals
 from orchestrator.terminal.voice import Voice, said_aloud
+from orchestrator.units import parse_duration
 
 # What became of a launch that ended before it had a record; of wrong input nothing became.
 _OUTCOMES = {
@@ -135,7 +136,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     # What `submit` puts beside the job: the versions where it was given.
     launch.add_argument("--submitted-with", type=Path, help=argparse.SUPPRESS)
-    _add_submit(verb)
+    submit = _add_submit(verb)
+    for sub in (launch, submit):
+        sub.add_argument(
+            "--wait",
+            type=_duration,
+            default=0.0,
+            metavar="TIME",
+            help="how long to wait for a cluster that is full, such as 10m (default: not at all)",
+        )
     _add_forecast(verb)
     _add_compare(verb)
     _add_report(verb)
@@ -146,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_submit(verb: Callable[..., argparse.ArgumentParser]) -> None:
+def _add_submit(verb: Callable[..., argparse.ArgumentParser]) -> argparse.ArgumentParser:
     submit = verb("submit", "run a job on a Ray cluster, and follow it", "submit", job=True)
     submit.add_argument(
         "--no-forecast", action="store_true", help="without a forecast, some seconds earlier"
@@ -166,6 +175,14 @@ def _add_submit(verb: Callable[..., argparse.ArgumentParser]) -> None:
             "--address",
             help="the cluster's dashboard, http://head:8265 (else RAY_API_SERVER_ADDRESS)",
         )
+    return submit
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(str(err)) from err
 
 
 def _add_compare(verb: Callable[..., argparse.ArgumentParser]) -> None:

@@ -15,6 +15,7 @@ _BYTES_PER = {
     "": 1, "b": 1, "k": 10**3, "kb": 10**3, "kib": KIB, "m": 10**6, "mb": 10**6, "mib": MIB,
     "g": 10**9, "gb": 10**9, "gib": GIB, "t": 10**12, "tb": 10**12, "tib": TIB,
 }  # fmt: skip
+_SECONDS_PER = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 _SIZE = re.compile(r"\s*(?P<amount>\d+(?:\.\d+)?)\s*(?P<unit>[A-Za-z]*)\s*")
 
 
@@ -39,6 +40,22 @@ def parse_size(text: str) -> int:
     if not math.isfinite(n_bytes):
         raise ValueError(f"{text!r} is not a size; it is larger than any number we can count with")
     return int(n_bytes)
+
+
+def parse_duration(text: str) -> float:
+    """Read a duration such as `10m`, `30 s`, `1.5h` or `90`, which is seconds.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        ValueError: it is not a duration.
+    """
+    match = _SIZE.fullmatch(text)
+    unit = match["unit"].lower() if match else None
+    if match is None or unit not in _SECONDS_PER:
+        raise ValueError(f"{text!r} is not a duration; write one such as 30s, 10m or 2h")
+    return float(match["amount"]) * _SECONDS_PER[unit]
 
 
 def as_mib(n_bytes: float | None) -> str:

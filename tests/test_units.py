@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.units import as_bytes, as_duration, as_mib, parse_size
+from orchestrator.units import as_bytes, as_duration, as_mib, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,20 @@ def test_mib_are_powers_of_two(n_bytes, text):
 )
 def test_bytes_take_the_largest_unit_that_leaves_one(n_bytes, text):
     assert as_bytes(n_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("30s", 30), ("10m", 600), ("10 min", 600), ("1.5h", 5400), ("0", 0)],
+)
+def test_durations_are_read_with_or_without_a_unit(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-5m", "10 years", "ten", "1e3"])
+def test_what_is_no_duration_is_told(text):
+    with pytest.raises(ValueError, match="is not a duration; write one such as 30s, 10m or 2h"):
+        parse_duration(text)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from orchestrator.errors import InfeasibleError, UsageError
@@ -15,9 +16,14 @@ from orchestrator.launch.local_ray import LocalRay, RayStartError
 from orchestrator.launch.stop_signals import signals_kept
 from orchestrator.launch.verdict import rank_error, unfinished, verdict
 from orchestrator.plan.resources import Machine, Resources
+from orchestrator.units import as_duration
 
 JOIN_TRIES = 8
 """Ray tries once a second; what answers at the address is looked at before."""
+LOOK_EVERY_S = 1.0
+SAY_EVERY_S = 30.0
+
+log = logging.getLogger(__name__)
 
 
 class RayLauncher:
@@ -27,9 +33,20 @@ class RayLauncher:
         address: a Ray cluster's head as `host:port`, or `auto`; `None` starts a Ray for this run
             alone.
         verbose: let Ray and the ranks talk to the terminal.
+        wait_s: how long a cluster that is full is waited for.
+        show: told what is waited for.
     """
 
-    def __init__(self, *, address: str | None, verbose: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        address: str | None,
+        verbose: bool = False,
+        wait_s: float = 0.0,
+        show: Callable[[str], None] = log.info,
+    ) -> None:
+        self._wait_s = wait_s
+        self._show = show
         self._address = address
         self._verbose = verbose
         self._joined = False
@@ -124,7 +141,7 @@ class RayLauncher:
                 if not self._local_ray.is_running:
                     self._local_ray.start(launch.plan.resources)
             else:
-                self._check_free(launch.plan.resources)
+                self._wait_for_room(launch.plan.resources)
 
     def abort(self) -> None:
         """End a `run` that another thread waits for; it then raises `RunError`."""
@@ -156,6 +173,23 @@ class RayLauncher:
         finally:
             self._trainer = None
 
+    def _wait_for_room(self, resources: Resources) -> None:
+        """Wait until the cluster has room for every rank, as long as was asked for."""
+        deadline_s = time.monotonic() + self._wait_s
+        said_s = -SAY_EVERY_S
+        while True:
+            try:
+                return self._check_free(resources)
+            except InfeasibleError as err:
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0:
+                    raise
+                if time.monotonic() - said_s >= SAY_EVERY_S:
+                    said_s = time.monotonic()
+                    what, _, _ = str(err).partition("; ")
+                    self._show(f"{what}; waiting for them, {as_duration(left_s)} at most")
+            time.sleep(min(LOOK_EVERY_S, left_s))
+
     def _check_free(self, resources: Resources) -> None:
         import ray
 
@@ -166,7 +200,7 @@ class RayLauncher:
             raise InfeasibleError(
                 f"the cluster at {self._address} is busy: {cpus:g} CPUs and {gpus:g} GPUs are "
                 f"needed, {free.get('CPU', 0.0):g} and {free.get('GPU', 0.0):g} are free; "
-                "wait for its jobs to end, or lower resources.workers"
+                "wait for its jobs to end (--wait 10m), or lower resources.workers"
             )
 
     def _make_trainer(self, launches: Sequence[Launch]) -> Any:

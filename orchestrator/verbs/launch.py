@@ -43,7 +43,12 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
     job = load_job(options.job, overrides=options.set)
     given = None if options.in_process else options.address or os.environ.get("RAY_ADDRESS")
     address = read_address(given)
-    with RayLauncher(address=address, verbose=options.verbose) as ray_launcher:
+    with RayLauncher(
+        address=address,
+        verbose=options.verbose,
+        wait_s=options.wait,
+        show=lambda line: say(options, line),
+    ) as ray_launcher:
         machine = machine_for(options, ray_launcher, joins=address is not None)
         plan = plan_job(job, machine=machine, environment=os.environ, examined=examined)
         if options.in_process and plan.resources.workers != 1:

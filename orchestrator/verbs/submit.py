@@ -124,7 +124,7 @@ def _entrypoint(options: argparse.Namespace, *, job: str, job_id: str) -> str:
     """
     from orchestrator.launch.submission.parcel import SUBMITTED
 
-    words = ["--submitted-with", SUBMITTED]
+    words = ["--submitted-with", SUBMITTED, "--wait", f"{options.wait:g}"]
     for pair in options.set:
         words += ["--set", pair]
     flags = {"--json": options.json, "--no-forecast": options.no_forecast, "--force": options.force}

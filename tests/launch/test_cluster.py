@@ -9,6 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,33 @@ def test_a_cluster_whose_cpus_are_taken_is_not_waited_for(launch, cluster):
     assert command.answer["outcome"] == "infeasible"
     assert "is busy: 2 CPUs and 0 GPUs are needed, 1 and 0 are free" in command.answer["message"]
     assert command.tracked("select status from runs") == ["FAILED"]
+
+
+def test_a_cluster_whose_cpus_are_taken_is_waited_for_when_asked(launch, cluster):
+    """Until they are free, or until the time is up; what is waited for is said."""
+    asked = ("--set", "resources.cpus_per_worker=1", "--set", "training.steps=5")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD_ONE_CPU, cluster.address],
+        env={**os.environ, **cluster.token},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdin is not None
+        assert holder.stdout.readline() == b"held\n"
+        given_up = launch(*asked, "--wait", "2s")
+        with ThreadPoolExecutor(1) as pool:
+            waits = pool.submit(partial(launch, *asked, "--wait", "1m"))
+            time.sleep(15)
+            assert not waits.done()
+            holder.stdin.close()
+            assert holder.wait(30) == 0
+            served = waits.result()
+    assert given_up.exit_code == 3
+    assert "is busy: 2 CPUs and 0 GPUs are needed, 1 and 0 are free" in given_up.answer["message"]
+    assert served.exit_code == 0, served.stderr
+    for command in (given_up, served):
+        assert "are needed, 1 and 0 are free; waiting for them, " in command.stderr
 
 
 def test_a_wrong_token_is_told_in_one_line(launch):
