@@ -107,7 +107,7 @@ def _named_files(job: JobFile, beside: Path) -> Iterator[tuple[Path, Path]]:
     if isinstance(job.spec.deepspeed, str):
         yield from _inside(job, "deepspeed", job.spec.deepspeed, here, beside)
     data = job.spec.data
-    if isinstance(data, TextData) and data.path is not None and not Path(data.path).is_absolute():
+    if isinstance(data, TextData) and data.path is not None:
         files = list(_inside(job, "data.path", data.path, here, beside))
         n_bytes = sum(path.stat().st_size for path, _ in files)
         if n_bytes > MOST_DATA_BYTES:
@@ -122,6 +122,9 @@ def _named_files(job: JobFile, beside: Path) -> Iterator[tuple[Path, Path]]:
 def _inside(
     job: JobFile, key: str, named: str, here: Path, beside: Path
 ) -> Iterator[tuple[Path, Path]]:
+    if Path(named).is_absolute():
+        # It is to lie there on every node.
+        return
     place = (here / named).resolve()
     if not place.is_relative_to(here.resolve()):
         message = (
@@ -129,8 +132,6 @@ def _inside(
             "or give an absolute path that every node has"
         )
         raise SpecError([job.problem(key, message)])
-    if Path(named).is_absolute():
-        return
     for path in [place] if place.is_file() else sorted(place.rglob("*")):
         if path.is_file():
             yield path, beside / path.relative_to(here.resolve())

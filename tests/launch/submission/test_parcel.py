@@ -85,3 +85,17 @@ def test_the_job_file_is_as_it_was_written(packed):
     parcel, _, _ = packed()
     written = (Path(parcel.folder) / parcel.job).read_text()
     assert "name:" in written
+
+
+@pytest.mark.parametrize("key", ["data.path", "deepspeed"])
+def test_an_absolute_path_is_the_nodes_own_and_does_not_travel(packed, tmp_path, key):
+    path = tmp_path / "every-node" / "file"
+    path.parent.mkdir()
+    path.write_text('{"wall_clock_breakdown": false}' * (1 if key == "deepspeed" else 100))
+    changes = (
+        {"deepspeed": str(path)}
+        if key == "deepspeed"
+        else {**TEXT, "data": {"source": "text", "path": str(path)}}
+    )
+    parcel, own, _ = packed(**changes)
+    assert own == {parcel.job, SUBMITTED}
