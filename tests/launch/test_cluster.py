@@ -1,5 +1,6 @@
 """Runs on a cluster that somebody else started, here with `ray start --head` and a token."""
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -135,7 +136,9 @@ def test_a_job_that_never_fits_is_refused_at_once(launch, cluster):
     assert command.stderr.strip() == command.answer["error"]
 
 
-def test_a_cluster_whose_cpus_are_taken_is_not_waited_for(launch, cluster):
+@contextlib.contextmanager
+def one_cpu_held(cluster):
+    """Somebody else's actor holds one of the cluster's two CPUs."""
     with subprocess.Popen(
         [sys.executable, "-c", HOLD_ONE_CPU, cluster.address],
         env={**os.environ, **cluster.token},
@@ -143,11 +146,16 @@ def test_a_cluster_whose_cpus_are_taken_is_not_waited_for(launch, cluster):
         stdout=subprocess.PIPE,
     ) as holder:
         assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        command = launch("--set", "resources.cpus_per_worker=1")
         assert holder.stdin is not None
+        assert holder.stdout.readline() == b"held\n"
+        yield
         holder.stdin.close()
         assert holder.wait(30) == 0
+
+
+def test_a_cluster_whose_cpus_are_taken_is_not_waited_for(launch, cluster):
+    with one_cpu_held(cluster):
+        command = launch("--set", "resources.cpus_per_worker=1")
     assert command.exit_code == 3
     assert command.answer["outcome"] == "infeasible"
     assert "is busy: 2 CPUs and 0 GPUs are needed, 1 and 0 are free" in command.answer["message"]
@@ -157,23 +165,13 @@ def test_a_cluster_whose_cpus_are_taken_is_not_waited_for(launch, cluster):
 def test_a_cluster_whose_cpus_are_taken_is_waited_for_when_asked(launch, cluster):
     """Until they are free, or until the time is up; what is waited for is said."""
     asked = ("--set", "resources.cpus_per_worker=1", "--set", "training.steps=5")
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD_ONE_CPU, cluster.address],
-        env={**os.environ, **cluster.token},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdin is not None
-        assert holder.stdout.readline() == b"held\n"
-        given_up = launch(*asked, "--wait", "2s")
-        with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
+        with one_cpu_held(cluster):
+            given_up = launch(*asked, "--wait", "2s")
             waits = pool.submit(partial(launch, *asked, "--wait", "1m"))
             time.sleep(15)
             assert not waits.done()
-            holder.stdin.close()
-            assert holder.wait(30) == 0
-            served = waits.result()
+        served = waits.result()
     assert given_up.exit_code == 3
     assert "is busy: 2 CPUs and 0 GPUs are needed, 1 and 0 are free" in given_up.answer["message"]
     assert served.exit_code == 0, served.stderr
