@@ -26,6 +26,11 @@ class Launch:
     """How much of the plan."""
 
 
+LOOPBACK = "127.0.0.1"
+LOOPBACK_ONLY = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+"""For ranks that are all on this machine: nobody else is to reach them."""
+
+
 class Launcher(Protocol):
     """Runs plans to their end."""
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from orchestrator.launch.base import Launch
+from orchestrator.launch.base import LOOPBACK, LOOPBACK_ONLY, Launch
 from orchestrator.launch.failure import RankError, RunError, judge
 from orchestrator.measure.sample import RankSample, Record
 from orchestrator.track.spool import SpoolWriter
@@ -31,6 +31,8 @@ class InProcessLauncher:
             raise ValueError(f"one process cannot be {first.plan.resources.workers} workers")
         entered = time.time()
         os.environ.update(first.rank_environment)
+        for name, value in LOOPBACK_ONLY.items():
+            os.environ.setdefault(name, value)
         from orchestrator.worker.place import Place, this_node
         from orchestrator.worker.rank import Rank
 
@@ -39,7 +41,7 @@ class InProcessLauncher:
             world_size=1,
             local_rank=0,
             node=this_node(),
-            master_address="127.0.0.1",
+            master_address=LOOPBACK,
             master_port=_free_port(),
             entered_unix_s=entered,
         )
@@ -80,5 +82,5 @@ def _train(rank: "Rank", launch: Launch, *, last_steps: dict[int, int]) -> None:
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import OrchestratorError
+from orchestrator.launch.base import LOOPBACK, LOOPBACK_ONLY
 from orchestrator.launch.stop_signals import signals_kept
 from orchestrator.plan.resources import Resources
 
@@ -37,6 +38,8 @@ _ENVIRONMENT = {
     "RAY_WARN_BLOCKING_GET_INSIDE_ASYNC": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AUTH_MODE": "token",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # takes 127.0.0.1 as it is given, on Linux too
+    **LOOPBACK_ONLY,
 }
 
 
@@ -95,6 +98,7 @@ class LocalRay:
                     include_dashboard=False,
                     object_store_memory=OBJECT_STORE_BYTES,
                     _temp_dir=str(self._folder),
+                    _node_ip_address=LOOPBACK,
                     log_to_driver=self._verbose,
                     logging_level=logging.INFO if self._verbose else logging.ERROR,
                 )

@@ -18,9 +18,11 @@ from ray.train.backend import Backend, BackendConfig
 
 def free_address() -> tuple[str, int]:
     """An address of this node and a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return str(ray.util.get_node_ip_address()), int(probe.getsockname()[1])
+    address = str(ray.util.get_node_ip_address())
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((address, 0))
+        return address, int(probe.getsockname()[1])
 
 
 def prepare_rank(address: str, port: int, environment: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,10 @@ def in_process_group(place: Place, *, device: torch.device, timeout_s: float) ->
 
 
 def join_process_group(place: Place, *, device: torch.device, timeout_s: float) -> None:
-    """Meet the other ranks: nccl between GPUs, gloo between CPUs. Collective."""
+    """Meet the other ranks: nccl between GPUs, gloo between CPUs. Collective.
+
+    Rank 0 listens on the address it is to be met at, and on no other.
+    """
     # DeepSpeed reads the rank's place from the environment, as torchrun would set it.
     os.environ |= {
         "RANK": str(place.rank),
@@ -67,9 +71,27 @@ def join_process_group(place: Place, *, device: torch.device, timeout_s: float) 
     }
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
-        init_method=f"tcp://{place.master_address}:{place.master_port}",
+        store=_meeting_place(place, timeout=timedelta(seconds=timeout_s)),
         rank=place.rank,
         world_size=place.world_size,
         timeout=timedelta(seconds=timeout_s),
         device_id=device if device.type == "cuda" else None,
+    )
+
+
+def _meeting_place(place: Place, *, timeout: timedelta) -> dist.TCPStore:
+    """Where the ranks find each other; by itself torch would listen on every address."""
+    address = (place.master_address, place.master_port)
+    listens_on = None
+    if place.rank == 0:
+        family = socket.AF_INET6 if ":" in place.master_address else socket.AF_INET
+        # The store closes it.
+        listens_on = socket.create_server(address, family=family).detach()
+    return dist.TCPStore(
+        *address,
+        place.world_size,
+        is_master=place.rank == 0,
+        timeout=timeout,
+        wait_for_workers=False,
+        master_listen_fd=listens_on,
     )

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from orchestrator.measure.sample import Record
 from orchestrator.track.spool import records_in
 from tests.worker.ranks import EXTENSIONS
@@ -166,6 +168,15 @@ class Command:
     def left_behind(self) -> list[Path]:
         """Temporary files of this command that are there."""
         return [*self._temp.glob("orchestrator-*"), *Path("/dev/shm").glob("deepspeed*")]
+
+    def listened_on(self) -> set[str]:
+        """Addresses that its processes listen on, whatever the port."""
+        found = set()
+        for pid in self.left_running():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                sockets = psutil.Process(pid).net_connections("inet")
+                found |= {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN}
+        return {address.removeprefix("::ffff:") for address in found}
 
     def end(self) -> None:
         """End what it left."""

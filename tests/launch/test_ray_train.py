@@ -75,14 +75,15 @@ def steps_told(command, *, rank):
 
 
 def stopped_by(number):
-    """Stop it in the middle; gives the seconds from the signal to its end."""
+    """Stop it in the middle; gives where it listened, and the seconds from signal to end."""
 
     def way(command):
         command.wait_until(lambda: "step " in command.stderr)
+        listened_on = command.listened_on()
         pressed_s = time.monotonic()
         command.signal_group(number)
         command.wait(timeout_s=30)
-        return time.monotonic() - pressed_s
+        return listened_on, time.monotonic() - pressed_s
 
     return way
 
@@ -244,7 +245,8 @@ class TestARunThatGoesWell:
 
 @pytest.mark.parametrize(("run", "exit_code"), [("Ctrl-C", 130), ("kill", 143)], indirect=["run"])
 def test_a_run_that_is_stopped_ends_in_order(run, command, exit_code):
-    assert run.noted < 15
+    _, seconds = run.noted
+    assert seconds < 15
     assert command.exit_code == exit_code
     assert command.answer["outcome"] == "interrupted"
     assert [row["rank"] for row in command.answer["ranks"]] == [0, 1]
@@ -254,6 +256,12 @@ def test_a_run_that_is_stopped_ends_in_order(run, command, exit_code):
     assert "summary.json" in command.artifacts()
     assert [line for line in command.stderr.splitlines() if not WORDS.match(line)] == []
     assert run.left == []
+
+
+@of("Ctrl-C")
+def test_nobody_else_reaches_what_a_run_starts(run):
+    listened_on, _ = run.noted
+    assert listened_on == {"127.0.0.1"}
 
 
 @of("early")
