@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Two Ray nodes on this machine, to try what a cluster does:
+# Ray nodes on this machine, to try what a cluster does:
 #
-#   cluster/ray-local.sh [start] [--cpus N] [--port 6379] [--dashboard-port 8265]
+#   cluster/ray-local.sh [start] [--nodes 2] [--cpus N] [--port 6379] [--dashboard-port 8265]
 #   cluster/ray-local.sh stop
 #
 # They listen on 127.0.0.1 alone and want a token: Ray's own (~/.ray/auth_token, made if it is
@@ -67,10 +67,11 @@ make_token() {
 }
 
 start() {
-    local cpus=$(($(nproc) / 2)) port=6379 dashboard_port=8265
+    local nodes=2 cpus='' port=6379 dashboard_port=8265
     while [ $# -gt 0 ]; do
         [ $# -ge 2 ] || fail "$1: a value is missing"
         case $1 in
+            --nodes) nodes=$2 ;;
             --cpus) cpus=$2 ;;
             --port) port=$2 ;;
             --dashboard-port) dashboard_port=$2 ;;
@@ -79,6 +80,7 @@ start() {
         [[ $2 =~ ^[1-9][0-9]*$ ]] || fail "$1 $2: not a number above 0"
         shift 2
     done
+    cpus=${cpus:-$(($(nproc) / nodes))}
     ((cpus > 0)) || cpus=1
 
     read_started && fail "already running; end it with: $0 stop"
@@ -97,7 +99,7 @@ start() {
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 \
         GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo RAY_USAGE_STATS_ENABLED=0 \
         PATH="$(dirname "$python"):$PATH" setsid "$python" "$here/ray_local_nodes.py" --port "$port" --dashboard-port "$dashboard_port" \
-        --cpus "$cpus" --folder "$folder" > "$state/log" 2>&1 < /dev/null &
+        --nodes "$nodes" --cpus "$cpus" --folder "$folder" > "$state/log" 2>&1 < /dev/null &
     pid=$!
     echo "$pid $(started_at "$pid") $folder" > "$state/started"
 
@@ -120,7 +122,7 @@ start() {
         exports+=" RAY_AUTH_TOKEN_PATH=$token_path"
     fi
     cat << END
-Two Ray nodes of $cpus CPUs each listen on 127.0.0.1; the token is in $token_path
+$nodes Ray node(s), $cpus CPU(s) each, listen on 127.0.0.1; the token is in $token_path
 
 In every shell that uses them, first:
   export $exports

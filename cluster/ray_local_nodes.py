@@ -1,8 +1,8 @@
-"""Two Ray nodes that listen on 127.0.0.1 alone; started and ended by ray-local.sh.
+"""Ray nodes that listen on 127.0.0.1 alone; started and ended by ray-local.sh.
 
 `ray start` cannot do it: it puts an address that others can reach in the place of 127.0.0.1, and
 then listens on every interface; told not to by RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0, which
-ray-local.sh sets for the drivers of jobs, it refuses a second node. So both are made through Ray's
+ray-local.sh sets for the drivers of jobs, it refuses a second node. So all are made through Ray's
 own class for several nodes on one machine. A file with the address says that they are ready.
 
 Source:
@@ -21,10 +21,11 @@ OBJECT_STORE_BYTES = 200 * 2**20
 
 
 def main() -> None:
-    """Start both nodes, wait for SIGTERM, and stop them."""
+    """Start the nodes, wait for SIGTERM, and stop them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--dashboard-port", type=int, required=True)
+    parser.add_argument("--nodes", type=int, required=True)
     parser.add_argument("--cpus", type=int, required=True)
     parser.add_argument("--folder", type=Path, required=True)
     chosen = parser.parse_args()
@@ -38,6 +39,7 @@ def main() -> None:
     }
     head = {
         **node,
+        "node_name": "node-1",
         "gcs_server_port": chosen.port,
         "include_dashboard": True,
         "dashboard_host": LOOPBACK,
@@ -47,7 +49,8 @@ def main() -> None:
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
-        cluster.add_node(**node)
+        for number in range(2, chosen.nodes + 1):
+            cluster.add_node(**node, node_name=f"node-{number}")
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         (chosen.folder / "ready").write_text(cluster.address, encoding="utf-8")

@@ -56,6 +56,7 @@ def group_key(plan: LaunchPlan) -> tuple[object, ...]:
         resources.device,
         resources.cpus_per_worker,
         resources.gpus_per_worker,
+        resources.placement,
         plan.spec.measure.exact_rss,
     )
 

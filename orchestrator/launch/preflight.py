@@ -36,6 +36,7 @@ def plan_job(
     machine: Machine,
     environment: Mapping[str, str],
     examined: Examined | None = None,
+    elsewhere: bool = False,
 ) -> LaunchPlan:
     """Make the plan of a job, looking into user code and data files where there are any.
 
@@ -44,19 +45,22 @@ def plan_job(
         machine: what there is to run on.
         environment: of this process.
         examined: what a look at the very same model and data told before; then there is no other.
+        elsewhere: it runs on other machines, whose disks and compilers cannot be looked at.
 
     Raises:
         SpecError: something in the job file is wrong or does not fit.
         InfeasibleError: the machine has less than is asked for.
     """
-    cpu_adam = has_compiler(environment)
+    cpu_adam = elsewhere or has_compiler(environment)
     n_params = None if examined is None else examined.n_params
     if examined is None and has_user_parts(job):
         # Everything that needs no user code is checked first: it takes no time.
         make_plan(job, machine=machine, n_params=1, cpu_adam=cpu_adam)
-        n_params = examine(job, environment=environment).n_params
+        can_look = not (elsewhere and lies_elsewhere(job))
+        n_params = examine(job, environment=environment).n_params if can_look else 1
     plan = make_plan(job, machine=machine, n_params=n_params, cpu_adam=cpu_adam)
-    _check_nvme(job)
+    if not elsewhere:
+        _check_nvme(job)
     return plan
 
 
@@ -122,6 +126,14 @@ def has_user_parts(job: JobFile) -> bool:
         or isinstance(data, FactoryData)
         or (isinstance(data, TextData) and data.path is not None)
     )
+
+
+def lies_elsewhere(job: JobFile) -> bool:
+    """Whether a job's data is named by a path that this machine does not have."""
+    data = job.spec.data
+    if not isinstance(data, TextData) or data.path is None:
+        return False
+    return Path(data.path).is_absolute() and not Path(data.path).exists()
 
 
 def _check_nvme(job: JobFile) -> None:

@@ -49,8 +49,9 @@ class GroupTask:
 
 def train_on_rank(config: dict[str, Any]) -> None:
     """Train this rank's share. Ray Train calls it with the `GroupTask` under `task`."""
+    from orchestrator.launch.node_name import node_name
     from orchestrator.worker.loop import DivergedError
-    from orchestrator.worker.place import Place, this_node
+    from orchestrator.worker.place import Place
     from orchestrator.worker.rank import Rank
 
     group: GroupTask = config["task"]
@@ -64,7 +65,7 @@ def train_on_rank(config: dict[str, Any]) -> None:
         rank=number,
         world_size=context.get_world_size(),
         local_rank=context.get_local_rank(),
-        node=this_node(),
+        node=node_name(),
         master_address=os.environ["MASTER_ADDR"],
         master_port=int(os.environ["MASTER_PORT"]),
         entered_unix_s=float(os.environ["ORCHESTRATOR_ENTERED_UNIX_S"]),

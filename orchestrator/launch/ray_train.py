@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from orchestrator.errors import InfeasibleError, UsageError
@@ -18,8 +19,12 @@ from orchestrator.launch.verdict import rank_error, unfinished, verdict
 from orchestrator.plan.resources import Machine, Resources
 from orchestrator.units import as_duration
 
-JOIN_TRIES = 8
-"""Ray tries once a second; what answers at the address is looked at before."""
+JOIN_ENVIRONMENT = {
+    # Once a second; what answers at the address is looked at before.
+    "RAY_NUM_REDIS_GET_RETRIES": "8",
+    # A report waits for the next look of the controller; Ray's own are 2 s apart.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+}
 LOOK_EVERY_S = 1.0
 SAY_EVERY_S = 30.0
 
@@ -86,7 +91,8 @@ class RayLauncher:
             raise ValueError("a Ray of its own has what this machine has")
         if self._address != AUTO:
             check_answers(self._address, environment=os.environ)
-        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", str(JOIN_TRIES))
+        for name, value in JOIN_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         import ray
 
         try:
@@ -119,6 +125,7 @@ class RayLauncher:
             RunError: a rank or the controller failed.
             RayStartError: Ray did not start on this machine.
             InfeasibleError: the cluster's cores or GPUs are taken.
+            UsageError: DeepSpeed's ops cannot be compiled on a node.
             KeyboardInterrupt: Ctrl-C; Ray is stopped already.
         """
         try:
@@ -162,6 +169,8 @@ class RayLauncher:
             errors = {rank: rank_error(rank, e) for rank, e in err.worker_failures.items()}
             raise verdict(errors, unfinished(launches)) from err
         except ray.train.ControllerError as err:
+            if isinstance(err.controller_failure, UsageError):
+                raise err.controller_failure from err
             message = f"Ray Train's controller failed: {_first_line(err.controller_failure)}"
             raise RunError(_without_rank(message, str(err))) from err
         except ray.exceptions.RayError as err:
@@ -230,11 +239,17 @@ class RayLauncher:
         return (LocalTrainer if local else ClusterTrainer)(
             train_on_rank,
             train_loop_config={"task": task},
-            backend_config=RankBackendConfig(environment=tuple(first.rank_environment.items())),
+            backend_config=RankBackendConfig(
+                environment=tuple(first.rank_environment.items()),
+                ops=tuple(dict.fromkeys(op for one in launches for op in one.plan.compiled_ops)),
+                ops_folder=None if local else Path(first.rank_environment["TORCH_EXTENSIONS_DIR"]),
+            ),
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
                 use_gpu=bool(resources.gpus_per_worker),
                 resources_per_worker=per_worker,
+                # Ray's own words for it.
+                placement_strategy=resources.placement.upper(),
             ),
             run_config=RunConfig(
                 name="ray_train",

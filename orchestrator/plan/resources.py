@@ -27,6 +27,8 @@ class Resources:
     """`cpu` or `cuda`."""
     cpus_per_worker: float
     gpus_per_worker: float
+    placement: str = "pack"
+    """Over the nodes of a cluster: `pack` or `spread`."""
 
 
 def resolve_resources(job: JobFile, *, machine: Machine) -> Resources:
@@ -68,6 +70,7 @@ def resolve_resources(job: JobFile, *, machine: Machine) -> Resources:
         device=device,
         cpus_per_worker=section.cpus_per_worker,
         gpus_per_worker=1 if device == "cuda" else 0,
+        placement=section.placement,
     )
 
 

@@ -34,7 +34,8 @@ def plan_text(plan: LaunchPlan) -> str:
         ("length", _length(plan)),
         (
             "runs on",
-            f"{n_workers} on {resources.device}, {resources.cpus_per_worker:g} CPU each",
+            f"{n_workers} on {resources.device}, {resources.cpus_per_worker:g} CPU each"
+            + (", spread over the nodes" if resources.placement == "spread" else ""),
         ),
         *(("note", note) for note in plan.notes),
     ]

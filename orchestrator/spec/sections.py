@@ -120,6 +120,8 @@ class ResourcesSection(Section):
     """auto: cuda where there are GPUs, else cpu."""
     cpus_per_worker: Positive = 1
     """CPU cores of one worker."""
+    placement: Literal["pack", "spread"] = "pack"
+    """Over a cluster's nodes: pack fills as few as it can, spread takes as many as it can."""
     memory_budget_gib: Gib | None = None
     """Device memory one rank may take, in GiB or as a size such as 16GiB; null: all of it."""
 

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,24 @@ def setting_for(home: "Home", store: "Store", *, started_unix_s: float) -> "Sett
         commit=commit_here(),
         extensions=home.extensions(os.environ),
     )
+
+
+def make_ops_ready(
+    options: argparse.Namespace, ops: Sequence[str], *, setting: "Setting", joins: bool
+) -> None:
+    """Compile what DeepSpeed needs here; on a cluster every node does it before its ranks start."""
+    from orchestrator.launch.compiled_ops import make_ready
+
+    if not joins:
+        make_ready(
+            ops,
+            folder=setting.extensions,
+            environment=os.environ,
+            show=lambda line: say(options, line),
+        )
+    elif ops:
+        names = " and ".join(ops)
+        say(options, f"A node without DeepSpeed's {names} compiles it first, in a minute or two")
 
 
 def forecast_to_show(

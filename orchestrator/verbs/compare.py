@@ -9,6 +9,7 @@ from orchestrator.verbs.base import (
     answer,
     home_path,
     machine_for,
+    make_ops_ready,
     say,
     setting_for,
     width_of,
@@ -30,7 +31,6 @@ def compare(options: argparse.Namespace, started_unix_s: float) -> int:
     from orchestrator.launch.cluster_address import read_address
     from orchestrator.launch.comparison.comparison import Comparison
     from orchestrator.launch.comparison.planned import plan_strategies, with_forecasts
-    from orchestrator.launch.compiled_ops import make_ready
     from orchestrator.launch.forecasting import forecast_here
     from orchestrator.launch.home import open_home
     from orchestrator.launch.ray_train import RayLauncher
@@ -52,12 +52,8 @@ def compare(options: argparse.Namespace, started_unix_s: float) -> int:
             planned = with_forecasts(planned, forecaster, force=options.force)
         say(options, planned_text(planned, name=job.spec.name))
         setting = setting_for(home, store, started_unix_s=started_unix_s)
-        make_ready(
-            tuple(dict.fromkeys(op for one in planned for op in one.plan.compiled_ops)),
-            folder=setting.extensions,
-            environment=os.environ,
-            show=lambda line: say(options, line),
-        )
+        ops = tuple(dict.fromkeys(op for one in planned for op in one.plan.compiled_ops))
+        make_ops_ready(options, ops, setting=setting, joins=address is not None)
         folder = _folder(options, job, planned, home=home, machine=machine, at=started_unix_s)
         logs = folder.path / "logs"
         with options.voice.libraries_write_to(None if options.verbose else logs / "driver.log"):

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import DoesNotFitError, ExitCode, UsageError
@@ -13,24 +12,24 @@ from orchestrator.verbs.base import (
     forecast_to_show,
     home_path,
     machine_for,
+    make_ops_ready,
     say,
     setting_for,
 )
 
 if TYPE_CHECKING:
     from orchestrator.forecast.forecast import Forecast
-    from orchestrator.launch.preflight import Examined
 
 
 def launch(options: argparse.Namespace, started_unix_s: float) -> int:
     """Run a job."""
     from orchestrator.launch.cluster_address import read_address
-    from orchestrator.launch.compiled_ops import make_ready
     from orchestrator.launch.home import open_home
     from orchestrator.launch.in_process import InProcessLauncher
     from orchestrator.launch.preflight import plan_job
     from orchestrator.launch.ray_train import RayLauncher
     from orchestrator.launch.run import run_plan
+    from orchestrator.launch.submission.parcel import read_submitted
     from orchestrator.render.forecast import short_forecast_text
     from orchestrator.render.run import plan_text, result_text, where_to_look
     from orchestrator.spec.load import load_job
@@ -39,8 +38,11 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
 
     if options.in_process and options.address:
         raise UsageError("--in-process runs without Ray and --address on one; keep one of the two")
-    examined = None if options.submitted_with is None else _examined(options.submitted_with)
-    job = load_job(options.job, overrides=options.set)
+    overrides, examined = options.set, None
+    if options.submitted_with is not None:
+        submitted = read_submitted(options.submitted_with)
+        overrides, examined = submitted.overrides, submitted.examined
+    job = load_job(options.job, overrides=overrides)
     given = None if options.in_process else options.address or os.environ.get("RAY_ADDRESS")
     address = read_address(given)
     with RayLauncher(
@@ -66,12 +68,7 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
                 plan, forecast=made, forced=_is_forced(options, made, force=options.force)
             )
         setting = setting_for(home, store, started_unix_s=started_unix_s)
-        make_ready(
-            plan.compiled_ops,
-            folder=setting.extensions,
-            environment=os.environ,
-            show=lambda line: say(options, line),
-        )
+        make_ops_ready(options, plan.compiled_ops, setting=setting, joins=address is not None)
         say(options, "\nStarting the ranks; this takes about ten seconds")
         logs = home.run_folder(plan.spec.name, at_unix_s=started_unix_s) / "logs"
         with options.voice.libraries_write_to(None if options.verbose else logs / "driver.log"):
@@ -113,20 +110,3 @@ def _is_forced(options: argparse.Namespace, made: "Forecast", *, force: bool) ->
             made.to_json(),
         )
     return made.verdict == "TOO_BIG"
-
-
-def _examined(path: Path) -> "Examined":
-    """What was found where the job was submitted, with the same libraries as here.
-
-    Raises:
-        UsageError: the libraries are others.
-    """
-    import json
-
-    from orchestrator.launch.preflight import Examined
-    from orchestrator.launch.submission.parcel import differences, versions_here
-
-    found = json.loads(path.read_text(encoding="utf-8"))
-    if lines := differences(found["versions"], versions_here()):
-        raise UsageError("\n".join(lines))
-    return Examined(n_params=found["n_params"])

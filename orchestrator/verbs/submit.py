@@ -32,10 +32,10 @@ def submit(options: argparse.Namespace, started_unix_s: float) -> int:
     head = _head(options)
     nodes = head.nodes()
     machine = head.machine(nodes)
-    plan = plan_job(job, machine=machine, environment=os.environ)
+    plan = plan_job(job, machine=machine, environment=os.environ, elsewhere=True)
     check_places(nodes, plan.resources, cluster=machine.name)
     with tempfile.TemporaryDirectory(prefix="orchestrator-submit-") as folder:
-        parcel = pack(job, plan, folder=Path(folder))
+        parcel = pack(job, plan, folder=Path(folder), overrides=options.set)
         jobs = _jobs(options, head)
         job_id = _new_id(job, at_unix_s=started_unix_s)
         with options.voice.libraries_write_to(Path(os.devnull)):
@@ -125,8 +125,6 @@ def _entrypoint(options: argparse.Namespace, *, job: str, job_id: str) -> str:
     from orchestrator.launch.submission.parcel import SUBMITTED
 
     words = ["--submitted-with", SUBMITTED, "--wait", f"{options.wait:g}"]
-    for pair in options.set:
-        words += ["--set", pair]
     flags = {"--json": options.json, "--no-forecast": options.no_forecast, "--force": options.force}
     words += [flag for flag, given in flags.items() if given]
     return (

@@ -84,9 +84,9 @@ class Nodes:
             timeout=120,
         )
 
-    def start(self):
+    def start(self, *arguments):
         ports = ("--port", str(self.port), "--dashboard-port", str(self.dashboard_port))
-        return self.run("start", "--cpus", "1", *ports)
+        return self.run("start", "--cpus", "1", *ports, *arguments)
 
     def record(self):
         session, _, folder = (self.state / "ray-local" / "started").read_text().split()

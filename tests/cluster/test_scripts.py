@@ -163,7 +163,8 @@ def test_a_login_reaches_mlflow_by_its_environment_alone(run, tmp_path):
     [
         (["--cpus", "0"], "--cpus 0: not a number above 0"),
         (["--port", "x"], "--port x: not a number above 0"),
-        (["--nodes", "3"], "--nodes: unknown"),
+        (["--nodes", "0"], "--nodes 0: not a number above 0"),
+        (["--gpus", "3"], "--gpus: unknown"),
         (["restart"], "restart: neither start nor stop"),
     ],
 )

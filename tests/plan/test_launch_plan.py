@@ -237,6 +237,7 @@ def test_the_json_form_is_plain_and_complete(plan):
         "device": "cpu",
         "cpus_per_worker": 1,
         "gpus_per_worker": 0,
+        "placement": "pack",
     }
     assert values["deepspeed"] == made.deepspeed
     assert values["job"]["model"]["config"]["input_size"] == 64

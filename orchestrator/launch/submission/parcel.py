@@ -5,12 +5,13 @@ Never the state folder, an environment, git's history, or data over a stated siz
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import SpecError, UsageError
 from orchestrator.launch.home import versions
+from orchestrator.launch.preflight import Examined, lies_elsewhere
 from orchestrator.launch.shadows import user_modules
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.spec.data import TextData
@@ -21,7 +22,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 JOB_FOLDER = "job"
 """Of the job file and what lies beside it."""
 SUBMITTED = "submitted_with.json"
-"""What was found where the job was submitted: versions, and how many parameters there are."""
+"""What was given and found where the job was submitted, as `Submitted` reads it."""
 MOST_DATA_BYTES = 10 * 2**20
 """Of data files; more is to lie on a disk that every node sees."""
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
@@ -38,13 +39,42 @@ class Parcel:
     """Of all files, before they are compressed."""
 
 
-def pack(job: JobFile, plan: LaunchPlan, *, folder: Path) -> Parcel:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """What travelled with a job beside its files."""
+
+    examined: Examined | None
+    """What a look at its model and data told; `None` if there could be none."""
+    overrides: tuple[str, ...]
+
+
+def read_submitted(path: Path) -> Submitted:
+    """Read what travelled with a job, where it runs.
+
+    Raises:
+        UsageError: the libraries here are others than where it was submitted.
+    """
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if lines := differences(found["versions"], versions_here()):
+        raise UsageError("\n".join(lines))
+    n_params = found["n_params"]
+    return Submitted(
+        examined=None if n_params is None else Examined(n_params=n_params),
+        overrides=tuple(found["overrides"]),
+    )
+
+
+def pack(
+    job: JobFile, plan: LaunchPlan, *, folder: Path, overrides: Sequence[str] = ()
+) -> Parcel:
     """Copy into a folder what a job needs on another machine.
 
     Args:
         job: the checked job file.
         plan: its plan, as made here.
         folder: empty.
+        overrides: `KEY=VALUE`, as given beside the job file; a command line could be read by all
+            who look at the cluster.
 
     Raises:
         SpecError: the job names a file that cannot travel.
@@ -55,7 +85,8 @@ def pack(job: JobFile, plan: LaunchPlan, *, folder: Path) -> Parcel:
         shutil.copytree(PACKAGE, folder / PACKAGE.name, ignore=_LEFT_OUT)
         beside.mkdir()
         (beside / job.path.name).write_text(job.text, encoding="utf-8")
-        found = {"versions": versions_here(), "n_params": plan.n_params}
+        n_params = None if lies_elsewhere(job) else plan.n_params
+        found = {"versions": versions_here(), "n_params": n_params, "overrides": list(overrides)}
         (folder / SUBMITTED).write_text(json.dumps(found), encoding="utf-8")
         for source, target in [*_modules(plan, folder), *_named_files(job, beside)]:
             target.parent.mkdir(parents=True, exist_ok=True)
