@@ -14,7 +14,7 @@ RUN = $(BIN)/orchestrator $@ $(if $(JOB),$(JOB),$(error say which job: make $@ J
       $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 
 .PHONY: help setup launch submit status logs stop compare report forecast plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
-        fmt lint types golden bench bench-measuring bench-forecast bench-comparing bench-telemetry lock clean
+        fmt lint types golden bench bench-measuring bench-forecast bench-comparing bench-submitting bench-telemetry lock clean
 
 help:      ## list the targets
 	@echo 'make TARGET [JOB=jobs/x.yaml] [SET="zero.stage=3 training.steps=20"] [ARGS="--json"]'
@@ -74,6 +74,8 @@ bench-forecast: $(SETUP) ## forecasts against real runs, every strategy; 20 minu
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/forecast_accuracy.py $(ARGS)
 bench-comparing: $(SETUP) ## eight strategies side by side against one cold launch; ARGS="--model job" for a larger one
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/comparing.py $(ARGS)
+bench-submitting: $(SETUP) ## from command to first step, submit against launch on one cluster
+	@PYTHONPATH=. $(BIN)/python tests/benchmarks/submitting.py $(ARGS)
 bench-telemetry: $(SETUP) ## 1,000 ranks' records into MLflow, as fast as they come
 	@PYTHONPATH=. $(BIN)/python tests/benchmarks/telemetry.py $(ARGS)
 lock: $(SETUP)     ## write .constraints.txt from what is installed

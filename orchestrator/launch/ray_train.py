@@ -202,13 +202,16 @@ class RayLauncher:
     def _check_free(self, resources: Resources) -> None:
         import ray
 
+        from orchestrator.launch.cluster_holders import holders_text
+
         free = ray.available_resources()
         cpus = resources.workers * resources.cpus_per_worker
         gpus = resources.workers * resources.gpus_per_worker
         if cpus > free.get("CPU", 0.0) or gpus > free.get("GPU", 0.0):
             raise InfeasibleError(
                 f"the cluster at {self._address} is busy: {cpus:g} CPUs and {gpus:g} GPUs are "
-                f"needed, {free.get('CPU', 0.0):g} and {free.get('GPU', 0.0):g} are free; "
+                f"needed, {free.get('CPU', 0.0):g} and {free.get('GPU', 0.0):g} are free"
+                f"{holders_text()}; "
                 "wait for its jobs to end (--wait 10m), or lower resources.workers"
             )
 

@@ -1,7 +1,11 @@
-"""Runs on a cluster that somebody else started, here with `ray start --head` and a token."""
+"""Runs on a cluster that somebody else started: `ray start --head`, `ray start --address`, a token.
+
+Two nodes of one CPU each, on this machine.
+"""
 
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -21,6 +25,16 @@ from orchestrator.launch.cluster_address import check_answers
 from tests.launch.command import MARK, Command, processes_marked, write_users_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+SECRET = "planted-1c9e"
+BUSY = (
+    r"is busy: 2 CPUs and 0 GPUs are needed, 1 and 0 are free, "
+    r"held by hold\.py 127\.0\.0\.1:\d+ on [\d.]+ \(1 CPU, since \d\d:\d\d\)"
+)
+COUNT_CPUS = """
+import ray, sys
+ray.init(sys.argv[1], log_to_driver=False, logging_level=40)
+print(ray.cluster_resources().get("CPU", 0))
+"""
 HOLD_ONE_CPU = """
 import ray, sys
 ray.init(sys.argv[1], log_to_driver=False, logging_level=40)
@@ -47,28 +61,60 @@ class Cluster:
         self.address = f"127.0.0.1:{free_port()}"
         self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._mark = secrets.token_hex(8)
-        self._log = (folder / "ray.log").open("w")
-        self.process = subprocess.Popen(
-            [
-                *(Path(sys.executable).with_name("ray"), "start", "--head", "--block"),
-                *("--port", self.address.rpartition(":")[2], "--num-cpus", "2"),
-                *("--include-dashboard", "false", "--disable-usage-stats"),
-                *("--object-store-memory", "80000000", "--temp-dir", str(folder)),
-            ],
-            env={**os.environ, **self.token, MARK: self._mark},
-            stdout=self._log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        self._folder = folder
+        self._processes = []
 
-    def wait_until_up(self):
+    def start(self):
+        self._start(
+            *("--head", "--port", self.address.rpartition(":")[2], "--temp-dir", str(self._folder)),
+            *("--include-dashboard", "false", "--disable-usage-stats"),
+        )
+        self._wait_until_up()
+        self._start("--address", self.address)
+        self._wait_for_cpus(2)
+
+    def _start(self, *arguments):
+        with (self._folder / "ray.log").open("a") as log:
+            process = subprocess.Popen(
+                [
+                    *(Path(sys.executable).with_name("ray"), "start", "--block", *arguments),
+                    *("--num-cpus", "1", "--object-store-memory", "80000000"),
+                ],
+                env={**os.environ, **self.token, MARK: self._mark},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+
+    @property
+    def is_up(self):
+        return all(process.poll() is None for process in self._processes)
+
+    def _wait_for_cpus(self, number):
+        deadline_s = time.monotonic() + 60
+        while self._n_cpus() < number:
+            assert time.monotonic() < deadline_s, (self._folder / "ray.log").read_text()
+            assert self.is_up
+
+    def _n_cpus(self):
+        done = subprocess.run(
+            [sys.executable, "-c", COUNT_CPUS, self.address],
+            env={**os.environ, **self.token},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        return float(done.stdout or 0)
+
+    def _wait_until_up(self):
         deadline_s = time.monotonic() + 60
         while True:
             try:
                 check_answers(self.address, environment={})
             except UsageError:
                 assert time.monotonic() < deadline_s
-                assert self.process.poll() is None
+                assert self.is_up
                 time.sleep(0.2)
             else:
                 return
@@ -77,8 +123,8 @@ class Cluster:
         # Asked to end in order, it would wait half a minute for its jobs.
         for pid in processes_marked(self._mark):
             os.kill(pid, signal.SIGKILL)
-        self.process.wait(10)
-        self._log.close()
+        for process in self._processes:
+            process.wait(10)
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +133,7 @@ def cluster():
     folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))
     started = Cluster(folder)
     try:
-        started.wait_until_up()
-        # The head answers a moment before its node has joined.
-        time.sleep(3)
+        started.start()
         yield started
     finally:
         started.stop()
@@ -122,7 +166,7 @@ def test_a_job_runs_and_the_cluster_lives_on(launch, cluster):
     assert command.tracked("select status from runs") == ["FINISHED"]
     assert command.left_running() == []
     assert command.left_behind() == []
-    assert cluster.process.poll() is None
+    assert cluster.is_up
     check_answers(cluster.address, environment={})
 
 
@@ -137,10 +181,12 @@ def test_a_job_that_never_fits_is_refused_at_once(launch, cluster):
 
 
 @contextlib.contextmanager
-def one_cpu_held(cluster):
+def one_cpu_held(cluster, folder):
     """Somebody else's actor holds one of the cluster's two CPUs."""
+    script = folder / "hold.py"
+    script.write_text(HOLD_ONE_CPU)
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD_ONE_CPU, cluster.address],
+        [sys.executable, script, cluster.address, "--password", SECRET],
         env={**os.environ, **cluster.token},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -153,30 +199,30 @@ def one_cpu_held(cluster):
         assert holder.wait(30) == 0
 
 
-def test_a_cluster_whose_cpus_are_taken_is_not_waited_for(launch, cluster):
-    with one_cpu_held(cluster):
+def test_a_cluster_whose_cpus_are_taken_is_not_waited_for(launch, cluster, tmp_path):
+    with one_cpu_held(cluster, tmp_path):
         command = launch("--set", "resources.cpus_per_worker=1")
     assert command.exit_code == 3
     assert command.answer["outcome"] == "infeasible"
-    assert "is busy: 2 CPUs and 0 GPUs are needed, 1 and 0 are free" in command.answer["message"]
+    assert re.search(BUSY, command.answer["message"])
     assert command.tracked("select status from runs") == ["FAILED"]
 
 
-def test_a_cluster_whose_cpus_are_taken_is_waited_for_when_asked(launch, cluster):
+def test_a_cluster_whose_cpus_are_taken_is_waited_for_when_asked(launch, cluster, tmp_path):
     """Until they are free, or until the time is up; what is waited for is said."""
     asked = ("--set", "resources.cpus_per_worker=1", "--set", "training.steps=5")
     with ThreadPoolExecutor(1) as pool:
-        with one_cpu_held(cluster):
+        with one_cpu_held(cluster, tmp_path):
             given_up = launch(*asked, "--wait", "2s")
             waits = pool.submit(partial(launch, *asked, "--wait", "1m"))
             time.sleep(15)
             assert not waits.done()
         served = waits.result()
     assert given_up.exit_code == 3
-    assert "is busy: 2 CPUs and 0 GPUs are needed, 1 and 0 are free" in given_up.answer["message"]
+    assert re.search(BUSY, given_up.answer["message"])
     assert served.exit_code == 0, served.stderr
     for command in (given_up, served):
-        assert "are needed, 1 and 0 are free; waiting for them, " in command.stderr
+        assert re.search(rf"{BUSY}; waiting for them, ", command.stderr)
 
 
 def test_a_wrong_token_is_told_in_one_line(launch):

@@ -86,7 +86,7 @@ def test_packed_ranks_take_as_few_nodes_as_hold_them(launch):
     assert nodes == sorted(nodes)
 
 
-def test_every_node_compiles_for_all_its_ranks_and_says_what_it_lacks(launch, tmp_path):
+def test_every_node_compiles_for_all_its_ranks_and_says_what_it_lacks(launch):
     """No op is ready there, and the compiler fails: told once for each node, not for each rank."""
     offload = ("zero.offload_optimizer=cpu", "resources.cpus_per_worker=0.5")
     command = launch(*offload, "resources.placement=pack")

@@ -129,10 +129,11 @@ class Jobs:
             UsageError: there is no such job, or the cluster is gone for good.
         """
         n_shown = 0
+        own_words = _WithoutHeader(show)
 
         def take(text: str) -> None:
             nonlocal n_shown
-            show(text)
+            own_words.take(text)
             n_shown += len(text)
 
         lost_s: float | None = None
@@ -143,6 +144,7 @@ class Jobs:
                 state = self.state(job_id)
                 if state.is_over:
                     take(self.logs(job_id)[n_shown:])
+                    own_words.end()
                     return state
                 lost_s = None
             except UsageError:
@@ -168,6 +170,37 @@ class Jobs:
             n_seen += len(text)
             if new:
                 take(new)
+
+
+class _WithoutHeader:
+    """Leaves out what Ray writes at the head of a log before a job's command says anything.
+
+    Source: ray 2.60.0, dashboard/modules/job: job_supervisor.py, job_manager.py.
+    """
+
+    _LAST = "Running entrypoint for job "
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+        self._head: str | None = ""
+
+    def take(self, text: str) -> None:
+        """Hand on what comes behind the header."""
+        if self._head is None:
+            self._show(text)
+            return
+        self._head += text
+        _, found, last = self._head.partition(self._LAST)
+        _, newline, rest = last.partition("\n")
+        if found and newline:
+            self._head = None
+            if rest:
+                self._show(rest)
+
+    def end(self) -> None:
+        """Nothing more comes: without a command, what Ray wrote is all there is."""
+        if self._head:
+            self._show(self._head)
 
 
 def _state(info: Any) -> JobState:

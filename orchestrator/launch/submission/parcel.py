@@ -64,9 +64,7 @@ def read_submitted(path: Path) -> Submitted:
     )
 
 
-def pack(
-    job: JobFile, plan: LaunchPlan, *, folder: Path, overrides: Sequence[str] = ()
-) -> Parcel:
+def pack(job: JobFile, plan: LaunchPlan, *, folder: Path, overrides: Sequence[str] = ()) -> Parcel:
     """Copy into a folder what a job needs on another machine.
 
     Args:
