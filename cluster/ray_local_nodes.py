@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     chosen = parser.parse_args()
 
+    from ray._private.utils import write_ray_address
     from ray.cluster_utils import Cluster
 
     node = {
@@ -51,6 +52,8 @@ def main() -> None:
     try:
         for number in range(2, chosen.nodes + 1):
             cluster.add_node(**node, node_name=f"node-{number}")
+        # As `ray start` does: else a job would join any Ray that it finds among the processes.
+        write_ray_address(cluster.address, head["temp_dir"])
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         (chosen.folder / "ready").write_text(cluster.address, encoding="utf-8")

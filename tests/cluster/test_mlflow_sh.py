@@ -66,6 +66,11 @@ class Server:
             else:
                 return
 
+    def close(self):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait(10)
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
@@ -74,9 +79,7 @@ def server(tmp_path_factory):
         found.wait_until_up()
         yield found
     finally:
-        if found.process.poll() is None:
-            os.killpg(found.process.pid, signal.SIGKILL)
-            found.process.wait(10)
+        found.close()
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "mlflow.example.com"])

@@ -1,12 +1,15 @@
 """`submit`, `status`, `logs` and `stop` on a real cluster of two nodes, as a person uses them."""
 
+import contextlib
 import json
 import re
 import signal
+import sqlite3
 import time
 
 import pytest
 
+from tests.cluster.test_mlflow_sh import Server
 from tests.cluster.test_ray_local import Nodes
 from tests.launch.command import Command, write_users_job
 from tests.worker.ranks import EXTENSIONS
@@ -22,6 +25,7 @@ def nodes(tmp_path_factory):
     found.environment |= {
         "TORCH_EXTENSIONS_DIR": str(EXTENSIONS),
         "ORCHESTRATOR_HOME": str(found.state),
+        "SECRET_OF_THE_NODES": SECRET,
     }
     done = found.start()
     try:
@@ -82,7 +86,7 @@ def job_ids():
 
 
 def test_a_job_that_goes_well_says_what_a_launch_says_and_ends_with_0(give, nodes, job_ids):
-    command = submit(give).wait()
+    command = submit(give, "--set", "training.optimizer.lr=0.002").wait()
     said = command.stdout + command.stderr
     assert command.exit_code == 0, said
     for line in (r"Submitted users-\d{8}-\d{6}-\d{3} to http://127.0.0.1:\d+: .* in \d+\.\d s, "
@@ -91,18 +95,74 @@ def test_a_job_that_goes_well_says_what_a_launch_says_and_ends_with_0(give, node
                  r"rank +node .*"):  # fmt: skip
         assert re.search(f"^{line}$", said, re.MULTILINE), (line, said)
     assert "Traceback" not in said
+    assert "entrypoint" not in said
     job_ids["well"] = found_in(said, r"Submitted (\S+) to")
     (run,) = (nodes.state / "runs").iterdir()
     assert json.loads((run / "artifacts" / "summary.json").read_text())["outcome"] == "ok"
 
 
 def test_a_secret_of_the_environment_is_nowhere_on_the_cluster(nodes, job_ids):
+    """Neither in a log, a parameter, a tag, an artifact, nor in what Ray tells of the job."""
     assert "well" in job_ids
     _, ray_folder = nodes.record()
     places = [*nodes.state.rglob("*"), *ray_folder.rglob("*")]
     files = [path for path in places if path.is_file() and path.stat().st_size < 2**24]
     assert len(files) > 20
-    assert not [path for path in files if SECRET.encode() in path.read_bytes()]
+    token = nodes.token().read_text()
+    for secret in (SECRET, token):
+        assert not [path for path in files if secret.encode() in path.read_bytes()]
+        status, told = nodes.jobs_api(token=token)
+        assert status == 200
+        assert secret not in json.dumps(told)
+    assert job_ids["well"] in json.dumps(told)
+
+
+def test_overrides_are_not_in_the_command_that_everybody_sees(nodes, job_ids):
+    _, told = nodes.jobs_api(token=nodes.token().read_text())
+    entrypoint = next(one for one in told if one["submission_id"] == job_ids["well"])["entrypoint"]
+    assert "orchestrator launch" in entrypoint
+    assert "lr=0.002" not in entrypoint
+
+
+def page(home):
+    """What MLflow's pages show of the newest run: names of metrics, parameters, tags, artifacts."""
+    with contextlib.closing(sqlite3.connect(home / "mlflow.db")) as database:
+
+        def column(query, *values):
+            return [row[0] for row in database.execute(query, values)]
+
+        (run,) = column("select run_uuid from runs order by start_time desc limit 1")
+        assert column("select status from runs where run_uuid = ?", run) == ["FINISHED"]
+        rows = {
+            kind: set(column(f"select distinct key from {kind} where run_uuid = ?", run))
+            for kind in ("metrics", "params", "tags")
+        }
+    (root,) = home.rglob(f"{run}/artifacts")
+    files = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    return {**rows, "artifacts": files}
+
+
+def test_both_ways_of_tracking_end_in_the_pages_of_a_local_launch(give, nodes, folder, tmp_path):
+    """The embedded store on the head's disk, and a server that cluster/mlflow.sh started."""
+    embedded = page(nodes.state)
+    server = Server(tmp_path)
+    override = ("--set", "training.optimizer.lr=0.002")
+    local = Command("launch", "job.yaml", *override, home=tmp_path / "local", cwd=folder)
+    try:
+        server.wait_until_up()
+        uri = f"tracking.uri=http://127.0.0.1:{server.port}"
+        command = submit(give, "--set", uri).wait()
+        assert command.exit_code == 0, command.stdout + command.stderr
+        served = page(server.state / "mlflow-server")
+        assert local.wait().exit_code == 0, local.stderr
+        own = page(local.home)
+    finally:
+        local.close()
+        server.close()
+    assert {"memory_peak_mib/rank_00", "memory_peak_mib/rank_01", "train/loss"} <= own["metrics"]
+    assert {"ranks.csv", "summary.json", "plan.json"} <= own["artifacts"]
+    assert embedded == own
+    assert served == own
 
 
 def test_logs_shows_it_again_and_status_says_how_it_ended(give, job_ids):
