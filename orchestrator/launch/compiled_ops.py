@@ -58,18 +58,28 @@ def make_ready(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if all(_is_ready(op, folder) for op in ops):
+                return
             show("Waiting for another run that compiles the same")
             fcntl.flock(lock, fcntl.LOCK_EX)
         _remove_stale_locks(folder)
         for op in ops:
-            if not (folder / f".{op}.ready").exists():
+            if not _is_ready(op, folder):
                 show(f"Compiling DeepSpeed's {op}, once on this machine; it takes a minute or two")
                 # A compiler that is killed leaves its temporary files behind.
                 with tempfile.TemporaryDirectory(
                     prefix=".build-", dir=folder, ignore_cleanup_errors=True
                 ) as temporary:
                     _build(op, folder=folder, environment={**environment, "TMPDIR": temporary})
-                (folder / f".{op}.ready").touch()
+                _ready_file(op, folder).touch()
+
+
+def _is_ready(op: str, folder: Path) -> bool:
+    return _ready_file(op, folder).exists()
+
+
+def _ready_file(op: str, folder: Path) -> Path:
+    return folder / f".{op}.ready"
 
 
 def _opened_lock(folder: Path) -> TextIO:

@@ -1,9 +1,11 @@
 """Compiled ops: built by one process before the ranks start, and no lock left that hangs them."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -71,16 +73,29 @@ def test_the_compiler_that_cxx_names_is_the_one(tmp_path):
     assert not has_compiler({"CXX": str(tmp_path / "none")})
 
 
-def test_another_run_that_builds_is_waited_for_and_said(tmp_path, said):
-    import fcntl
-    import threading
+@pytest.fixture
+def other(tmp_path):
+    """Another run that builds into the same folder, until its lock is closed."""
+    with (tmp_path / ".building").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock
 
-    ready(tmp_path, "cpu_adam")
-    with (tmp_path / ".building").open("w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        threading.Timer(0.2, fcntl.flock, (other.fileno(), fcntl.LOCK_UN)).start()
-        make_ready(["cpu_adam"], folder=tmp_path, environment={}, show=said.append)
+
+def test_another_run_that_builds_is_waited_for_and_said(tmp_path, said, other):
+    def done():
+        ready(tmp_path, "cpu_adam")
+        fcntl.flock(other, fcntl.LOCK_UN)
+
+    threading.Timer(0.2, done).start()
+    make_ready(["cpu_adam"], folder=tmp_path, environment={}, show=said.append)
     assert said == ["Waiting for another run that compiles the same"]
+
+
+def test_who_needs_what_is_ready_does_not_wait_for_another_run(tmp_path, said, other):
+    ready(tmp_path, "cpu_adam")
+    make_ready(["cpu_adam"], folder=tmp_path, environment={}, show=said.append)
+    assert said == []
+    assert not other.closed
 
 
 @pytest.mark.ray
