@@ -69,6 +69,8 @@ def _jobs(accessor: Any) -> Iterator[tuple[bytes, Holder]]:
         job = JobTableData.FromString(row)
         submitted = job.config.metadata.get("job_submission_id")
         name = submitted or f"{_short(job.entrypoint)} on {job.driver_address.ip_address}"
+        if job.is_dead:
+            name = f"what is left of {name}"
         yield job.job_id, Holder(name=name, started_unix_s=job.start_time / 1000)
 
 

@@ -9,13 +9,14 @@ import os
 import sys
 import time
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import ray.train
 
 from orchestrator.launch.failure import Cause, RankError, RankRaisedError, cause_of
+from orchestrator.launch.luggage import Luggage, at_hand
 from orchestrator.launch.reporter import Reporter
 from orchestrator.launch.unsent import UnsentRecords
 from orchestrator.measure.sample import RankSample, Record
@@ -44,6 +45,8 @@ class GroupTask:
     """What every rank of a group is told to do, in this order."""
 
     tasks: tuple[RankTask, ...]
+    luggage: Luggage
+    """The user's own files, where ranks may be on other machines than these are."""
     collective_timeout_s: float
 
 
@@ -80,7 +83,11 @@ def train_on_rank(config: dict[str, Any]) -> None:
             last_step = record.step
 
     try:
-        with Rank(group.tasks[0].plan, place, timeout_s=group.collective_timeout_s) as rank:
+        first = group.tasks[0].plan
+        with (
+            at_hand(first, group.luggage) as folder,
+            Rank(first, place, timeout_s=group.collective_timeout_s) as rank,
+        ):
             for index, task in enumerate(group.tasks):
                 last_step = 0
                 if index:
@@ -88,7 +95,8 @@ def train_on_rank(config: dict[str, Any]) -> None:
                     if task.log_folder is not None:
                         _send_output_to(task.log_folder / f"rank_{number:02d}.log")
                 reporter.begin(index, unsent=_unsent(task, rank=number))
-                rank.train(task.plan, put=put, pace=reporter.pace, extent=task.extent)
+                plan = replace(task.plan, folder=folder)
+                rank.train(plan, put=put, pace=reporter.pace, extent=task.extent)
                 reporter.end(wait=task.unsent_folder is None)
     except (Exception, SystemExit) as err:
         error = RankError(

@@ -1,6 +1,6 @@
 """Runs on a cluster that somebody else started: `ray start --head`, `ray start --address`, a token.
 
-Two nodes of one CPU each, on this machine.
+Two nodes of one CPU each, on this machine; the second cannot see the folder of jobs and state.
 """
 
 import contextlib
@@ -56,8 +56,16 @@ def free_port():
         return probe.getsockname()[1]
 
 
+CAN_HIDE = (
+    subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+)
+"""Whether this user may give a process its own view of the disk (unshare(1))."""
+HIDE = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"']
+
+
 class Cluster:
-    def __init__(self, folder):
+    def __init__(self, folder, *, hidden):
+        self.hidden = hidden
         self.address = f"127.0.0.1:{free_port()}"
         self.token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._mark = secrets.token_hex(8)
@@ -70,14 +78,21 @@ class Cluster:
             *("--include-dashboard", "false", "--disable-usage-stats"),
         )
         self._wait_until_up()
-        self._start("--address", self.address)
+        elsewhere = ("--address", self.address, "--node-name", "elsewhere")
+        self._start(*elsewhere, before=[*HIDE, self.hidden] if CAN_HIDE else [])
         self._wait_for_cpus(2)
 
-    def _start(self, *arguments):
+    def _start(self, *arguments, before=()):
         with (self._folder / "ray.log").open("a") as log:
             process = subprocess.Popen(
                 [
-                    *(Path(sys.executable).with_name("ray"), "start", "--block", *arguments),
+                    *(
+                        *before,
+                        Path(sys.executable).with_name("ray"),
+                        "start",
+                        "--block",
+                        *arguments,
+                    ),
                     *("--num-cpus", "1", "--object-store-memory", "80000000"),
                 ],
                 env={**os.environ, **self.token, MARK: self._mark},
@@ -128,10 +143,10 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(tmp_path_factory):
     # Ray's sockets need a short name.
     folder = Path(tempfile.mkdtemp(prefix="c", dir="/tmp"))
-    started = Cluster(folder)
+    started = Cluster(folder, hidden=tmp_path_factory.mktemp("hidden"))
     try:
         started.start()
         yield started
@@ -141,13 +156,14 @@ def cluster():
 
 
 @pytest.fixture
-def launch(cluster, tmp_path):
+def launch(cluster):
     commands = []
+    folder = Path(tempfile.mkdtemp(dir=cluster.hidden))
 
     def start(*arguments, **environment):
         command = Command(
-            *("launch", write_users_job(tmp_path), "--json", *arguments),
-            home=tmp_path / "home",
+            *("launch", write_users_job(folder), "--json", *arguments),
+            home=folder / "home",
             **{**cluster.token, "RAY_ADDRESS": cluster.address, **environment},
         )
         commands.append(command)
@@ -168,6 +184,19 @@ def test_a_job_runs_and_the_cluster_lives_on(launch, cluster):
     assert command.left_behind() == []
     assert cluster.is_up
     check_answers(cluster.address, environment={})
+
+
+@pytest.mark.skipif(not CAN_HIDE, reason="a disk that a node cannot see needs unshare")
+def test_a_rank_on_a_machine_without_the_users_files_gets_them(launch):
+    """Its modules beside the job file; state and tracking stay with the driver."""
+    each = ("--set", "resources.cpus_per_worker=1", "--set", "resources.placement=spread")
+    command = launch(*each, "--set", "training.steps=5")
+    assert command.exit_code == 0, command.stderr
+    here, there = sorted(row["node"] for row in command.answer["ranks"])
+    assert "elsewhere" in (here, there)
+    assert here != there
+    assert command.tracked("select status from runs") == ["FINISHED"]
+    assert list(Path(tempfile.gettempdir()).glob("orchestrator-job-*")) == []
 
 
 def test_a_job_that_never_fits_is_refused_at_once(launch, cluster):

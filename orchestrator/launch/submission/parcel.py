@@ -11,20 +11,17 @@ from pathlib import Path
 
 from orchestrator.errors import SpecError, UsageError
 from orchestrator.launch.home import versions
+from orchestrator.launch.luggage import MOST_DATA_BYTES, PACKAGE, own_modules
 from orchestrator.launch.preflight import Examined, lies_elsewhere
-from orchestrator.launch.shadows import user_modules
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.spec.data import TextData
 from orchestrator.spec.load import JobFile
 from orchestrator.units import as_bytes
 
-PACKAGE = Path(__file__).resolve().parents[2]
 JOB_FOLDER = "job"
 """Of the job file and what lies beside it."""
 SUBMITTED = "submitted_with.json"
 """What was given and found where the job was submitted, as `Submitted` reads it."""
-MOST_DATA_BYTES = 10 * 2**20
-"""Of data files; more is to lie on a disk that every node sees."""
 _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyc")
 
 
@@ -123,11 +120,8 @@ def _minor(version: str) -> list[str]:
 def _modules(plan: LaunchPlan, folder: Path) -> Iterator[tuple[Path, Path]]:
     """The user's own modules, from beside the job file and from the current folder."""
     for root, target in ((plan.folder, folder / JOB_FOLDER), (Path.cwd(), folder)):
-        for path in user_modules(plan, root):
-            inside = path.relative_to(root)
-            # The package travels whole; its tests are nobody's model.
-            if inside.parts[0] not in (PACKAGE.name, "tests"):
-                yield path, target / inside
+        for path, inside in own_modules(plan, root):
+            yield path, target / inside
 
 
 def _named_files(job: JobFile, beside: Path) -> Iterator[tuple[Path, Path]]:

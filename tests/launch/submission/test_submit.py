@@ -36,6 +36,17 @@ def nodes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def mlflow_server(tmp_path_factory):
+    """A server for records, as cluster/mlflow.sh starts it."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    try:
+        server.wait_until_up()
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with a job of the user's own."""
     path = tmp_path_factory.mktemp("mine")
@@ -48,8 +59,8 @@ def give(nodes, folder):
     """Give a command to the cluster, from the folder of the job."""
     given = []
 
-    def command(verb, *arguments, **environment):
-        address = f"http://127.0.0.1:{nodes.dashboard_port}"
+    def command(verb, *arguments, to=None, **environment):
+        address = to or f"http://127.0.0.1:{nodes.dashboard_port}"
         known = {
             "RAY_AUTH_TOKEN": nodes.token().read_text(),
             "HOME": str(nodes.home),
@@ -142,27 +153,33 @@ def page(home):
     return {**rows, "artifacts": files}
 
 
-def test_both_ways_of_tracking_end_in_the_pages_of_a_local_launch(give, nodes, folder, tmp_path):
-    """The embedded store on the head's disk, and a server that cluster/mlflow.sh started."""
+def test_both_ways_of_tracking_end_in_the_pages_of_a_local_launch(
+    give, nodes, folder, mlflow_server, tmp_path
+):
+    """The embedded store on the head's disk, and a server."""
     embedded = page(nodes.state)
-    server = Server(tmp_path)
     override = ("--set", "training.optimizer.lr=0.002")
-    local = Command("launch", "job.yaml", *override, home=tmp_path / "local", cwd=folder)
+    local = Command("launch", "job.yaml", *override, home=tmp_path, cwd=folder)
     try:
-        server.wait_until_up()
-        uri = f"tracking.uri=http://127.0.0.1:{server.port}"
+        uri = f"tracking.uri=http://127.0.0.1:{mlflow_server.port}"
         command = submit(give, "--set", uri).wait()
         assert command.exit_code == 0, command.stdout + command.stderr
-        served = page(server.state / "mlflow-server")
         assert local.wait().exit_code == 0, local.stderr
-        own = page(local.home)
     finally:
         local.close()
-        server.close()
+    own, served = page(local.home), page(mlflow_server.state / "mlflow-server")
     assert {"memory_peak_mib/rank_00", "memory_peak_mib/rank_01", "train/loss"} <= own["metrics"]
     assert {"ranks.csv", "summary.json", "plan.json"} <= own["artifacts"]
     assert embedded == own
     assert served == own
+
+
+def test_the_address_of_an_mlflow_server_is_told_as_what_it_is_not(give, mlflow_server):
+    command = give("submit", "job.yaml", to=f"http://127.0.0.1:{mlflow_server.port}").wait()
+    assert command.exit_code == 2
+    assert "is no Ray dashboard; give the address of one" in command.stderr
+    assert len(command.stderr.splitlines()) == 1
+    assert command.seconds < 10
 
 
 def test_logs_shows_it_again_and_status_says_how_it_ended(give, job_ids):
