@@ -95,8 +95,8 @@ start() {
     # A short name: Ray's sockets lie in it, and a socket's path has at most 107 characters.
     folder=$(mktemp -d /tmp/ray-local.XXXXXX)
     # The first two lines: see ray_local_nodes.py, and nothing on the network when ranks meet.
-    # The third: a job's command finds the Python that the nodes run, and what is left of temporary
-    # files goes with the folder.
+    # The third: a job's command finds the Python that the nodes run, and temporary files go with
+    # the folder.
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 \
         GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo RAY_USAGE_STATS_ENABLED=0 \
         PATH="$(dirname "$python"):$PATH" TMPDIR="$folder" \

@@ -5,6 +5,9 @@ then listens on every interface; told not to by RAY_ENABLE_WINDOWS_OR_OSX_CLUSTE
 ray-local.sh sets for the drivers of jobs, it refuses a second node. So all are made through Ray's
 own class for several nodes on one machine. A file with the address says that they are ready.
 
+What Ray writes goes below TMPDIR, its address among it: a job that did not find it there would join
+any other Ray that runs on this machine.
+
 Source:
     ray 2.60.0: scripts/scripts.py, `start`; _private/services.py, `resolve_ip_for_localhost`;
     cluster_utils.py, `Cluster`.
@@ -30,7 +33,6 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     chosen = parser.parse_args()
 
-    from ray._private.utils import write_ray_address
     from ray.cluster_utils import Cluster
 
     node = {
@@ -46,14 +48,11 @@ def main() -> None:
         "dashboard_host": LOOPBACK,
         "dashboard_port": chosen.dashboard_port,
         "dashboard_agent_listen_port": 0,
-        "temp_dir": str(chosen.folder / "ray"),
     }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         for number in range(2, chosen.nodes + 1):
             cluster.add_node(**node, node_name=f"node-{number}")
-        # As `ray start` does: else a job would join any Ray that it finds among the processes.
-        write_ray_address(cluster.address, head["temp_dir"])
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         (chosen.folder / "ready").write_text(cluster.address, encoding="utf-8")
