@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestrator.forecast.forecast import Forecast
     from orchestrator.launch.home import Home
+    from orchestrator.launch.on_ray.ray_train import RayLauncher
     from orchestrator.launch.open_run import Setting
-    from orchestrator.launch.ray_train import RayLauncher
     from orchestrator.plan.launch_plan import LaunchPlan
     from orchestrator.plan.resources import Machine
     from orchestrator.spec.load import JobFile

@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 def compare(options: argparse.Namespace, started_unix_s: float) -> int:
     """Run every strategy of a job side by side."""
-    from orchestrator.launch.cluster_address import read_address
     from orchestrator.launch.comparison.comparison import Comparison
     from orchestrator.launch.comparison.planned import plan_strategies, with_forecasts
     from orchestrator.launch.forecasting import forecast_here
     from orchestrator.launch.home import open_home
-    from orchestrator.launch.ray_train import RayLauncher
+    from orchestrator.launch.on_ray.cluster_address import read_address
+    from orchestrator.launch.on_ray.ray_train import RayLauncher
     from orchestrator.render.compare import compared_text, planned_text
     from orchestrator.spec.load import load_job
     from orchestrator.terminal.comparison import ComparisonDisplay

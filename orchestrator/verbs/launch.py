@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 def launch(options: argparse.Namespace, started_unix_s: float) -> int:
     """Run a job."""
-    from orchestrator.launch.cluster_address import read_address
     from orchestrator.launch.home import open_home
     from orchestrator.launch.in_process import InProcessLauncher
+    from orchestrator.launch.on_ray.cluster_address import read_address
+    from orchestrator.launch.on_ray.ray_train import RayLauncher
     from orchestrator.launch.preflight import plan_job
-    from orchestrator.launch.ray_train import RayLauncher
     from orchestrator.launch.run import run_plan
     from orchestrator.launch.submission.parcel import read_submitted
     from orchestrator.render.forecast import short_forecast_text

@@ -23,10 +23,10 @@ def validate(options: argparse.Namespace, _started_unix_s: float) -> int:
 
 def plan(options: argparse.Namespace, _started_unix_s: float) -> int:
     """Show what would be launched, exactly."""
-    from orchestrator.launch.cluster_address import read_address
     from orchestrator.launch.home import Home
+    from orchestrator.launch.on_ray.cluster_address import read_address
+    from orchestrator.launch.on_ray.ray_train import RayLauncher
     from orchestrator.launch.preflight import plan_job
-    from orchestrator.launch.ray_train import RayLauncher
     from orchestrator.render.forecast import short_forecast_text
     from orchestrator.render.run import plan_text
     from orchestrator.spec.load import load_job

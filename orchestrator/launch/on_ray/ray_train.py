@@ -10,9 +10,9 @@ from typing import Any
 from orchestrator.errors import UsageError
 from orchestrator.launch.base import Launch
 from orchestrator.launch.failure import Failure, RunError
-from orchestrator.launch.joined_cluster import JoinedCluster
-from orchestrator.launch.local_ray import LocalRay, RayStartError
 from orchestrator.launch.luggage import Luggage, pack_luggage
+from orchestrator.launch.on_ray.joined_cluster import JoinedCluster
+from orchestrator.launch.on_ray.local_ray import LocalRay, RayStartError
 from orchestrator.launch.stop_signals import signals_kept
 from orchestrator.launch.verdict import rank_error, unfinished, verdict
 from orchestrator.plan.resources import Machine
@@ -144,10 +144,10 @@ class RayLauncher:
     def _make_trainer(self, launches: Sequence[Launch]) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-        from orchestrator.launch.local_trainer import ClusterTrainer, LocalTrainer
-        from orchestrator.launch.rank_backend import RankBackendConfig
-        from orchestrator.launch.rank_entry import GroupTask, RankTask, train_on_rank
-        from orchestrator.launch.spool_callback import SpoolCallback
+        from orchestrator.launch.on_ray.local_trainer import ClusterTrainer, LocalTrainer
+        from orchestrator.launch.on_ray.rank_backend import RankBackendConfig
+        from orchestrator.launch.on_ray.rank_entry import GroupTask, RankTask, train_on_rank
+        from orchestrator.launch.on_ray.spool_callback import SpoolCallback
 
         first = launches[0]
         resources = first.plan.resources
@@ -199,7 +199,7 @@ def _imported_beside() -> Iterator[None]:
     """Import Ray Train in a thread while Ray starts its processes, which takes as long."""
 
     def work() -> None:
-        import orchestrator.launch.rank_backend  # noqa: F401
+        import orchestrator.launch.on_ray.rank_backend  # noqa: F401
 
     thread = threading.Thread(target=work, name="import-ray-train")
     thread.start()

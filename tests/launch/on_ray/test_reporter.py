@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.launch.reporter import REPORT_EVERY_S, Reporter, report_every
+from orchestrator.launch.on_ray.reporter import REPORT_EVERY_S, Reporter, report_every
 from orchestrator.launch.unsent import UnsentRecords, unsent_records
 from tests.launch import records
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from orchestrator.errors import InfeasibleError, UsageError
-from orchestrator.launch.cluster_address import AUTO, check_answers
+from orchestrator.launch.on_ray.cluster_address import AUTO, check_answers
 from orchestrator.launch.stop_signals import signals_kept
 from orchestrator.plan.resources import Machine, Resources
 from orchestrator.units import as_duration
@@ -110,7 +110,7 @@ class JoinedCluster:
     def _check_free(self, resources: Resources) -> None:
         import ray
 
-        from orchestrator.launch.cluster_holders import holders_text
+        from orchestrator.launch.on_ray.cluster_holders import holders_text
 
         free = ray.available_resources()
         cpus = resources.workers * resources.cpus_per_worker

@@ -1,7 +1,7 @@
 """What Ray Train calls on every rank: train one plan after another, and report.
 
 `ray.train.report` waits for all ranks and for the controller, up to its polling interval. So a
-thread does it (`launch.reporter`), and training goes on.
+thread does it (`reporter`), and training goes on.
 """
 
 import logging
@@ -17,7 +17,7 @@ import ray.train
 
 from orchestrator.launch.failure import Cause, RankError, RankRaisedError, cause_of
 from orchestrator.launch.luggage import Luggage, at_hand
-from orchestrator.launch.reporter import Reporter
+from orchestrator.launch.on_ray.reporter import Reporter
 from orchestrator.launch.unsent import UnsentRecords
 from orchestrator.measure.sample import RankSample, Record
 from orchestrator.plan.extent import Extent
@@ -52,7 +52,7 @@ class GroupTask:
 
 def train_on_rank(config: dict[str, Any]) -> None:
     """Train this rank's share. Ray Train calls it with the `GroupTask` under `task`."""
-    from orchestrator.launch.node_name import node_name
+    from orchestrator.launch.on_ray.node_name import node_name
     from orchestrator.worker.loop import DivergedError
     from orchestrator.worker.place import Place
     from orchestrator.worker.rank import Rank

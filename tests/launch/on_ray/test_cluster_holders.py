@@ -19,7 +19,7 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from orchestrator.launch.cluster_holders import holders, holders_text
+from orchestrator.launch.on_ray.cluster_holders import holders, holders_text
 
 class Held:
     def there(self):

@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from orchestrator.launch.local_ray import LocalRay
+from orchestrator.launch.on_ray.local_ray import LocalRay
 
 CPU = {"CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.launch.cluster_address import check_answers
+from orchestrator.launch.on_ray.cluster_address import check_answers
 from tests.launch.command import MARK, Command, processes_marked, write_users_job
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]

@@ -20,7 +20,7 @@ from ray.train.backend import Backend, BackendConfig
 from orchestrator.errors import UsageError
 from orchestrator.launch.compiled_ops import make_ready
 from orchestrator.launch.home import Home
-from orchestrator.launch.node_name import node_name
+from orchestrator.launch.on_ray.node_name import node_name
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def prepare_rank(
         sys.modules["mlflow"] = None  # type: ignore[assignment]
     gc.disable()
     try:
-        import orchestrator.launch.rank_entry
+        import orchestrator.launch.on_ray.rank_entry
         import orchestrator.worker.rank  # noqa: F401
     finally:
         gc.enable()

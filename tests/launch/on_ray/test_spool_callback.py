@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.launch.spool_callback import SpoolCallback
+from orchestrator.launch.on_ray.spool_callback import SpoolCallback
 from orchestrator.measure.sample_json import to_json
 from orchestrator.track.spool import read_spool
 from tests.launch import records

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from orchestrator.errors import UsageError
-from orchestrator.launch.cluster_address import check_answers, read_address
+from orchestrator.launch.on_ray.cluster_address import check_answers, read_address
 
 
 @pytest.fixture
