@@ -13,7 +13,7 @@ SETUP := .venv/.set-up
 RUN = $(BIN)/orchestrator $@ $(if $(JOB),$(JOB),$(error say which job: make $@ JOB=jobs/resnet_zero2.yaml)) \
       $(foreach pair,$(SET),--set $(pair)) $(ARGS)
 
-.PHONY: help setup launch submit status logs stop compare report forecast plan validate doctor ui schema test test-fast test-ray test-browser test-gpu test-fresh \
+.PHONY: help setup launch submit status logs stop compare report forecast plan validate doctor ui schema test test-fast test-ray test-browser test-cluster test-gpu test-fresh \
         fmt lint types golden bench bench-measuring bench-forecast bench-comparing bench-submitting bench-telemetry lock clean
 
 help:      ## list the targets
@@ -49,7 +49,7 @@ ui: $(SETUP)       ## open MLflow on what was recorded
 schema: $(SETUP)   ## print the JSON schema of the job file
 	@$(BIN)/orchestrator schema
 
-test: test-fast test-ray test-browser ## all tests that need no GPU: fast ones first
+test: test-fast test-ray test-browser ## all tests that need no GPU and no cluster: fast ones first
 test-fast: $(SETUP) ## lint, types and the tests that take seconds
 	@$(BIN)/ruff format --check --quiet . && $(BIN)/ruff check --quiet . && $(BIN)/mypy
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
@@ -57,6 +57,8 @@ test-ray: $(SETUP) ## tests that start ranks, a local Ray, MLflow
 	@$(BIN)/python -m pytest -m "ray" $(ARGS)
 test-browser: $(SETUP) ## tests that look at MLflow's page in headless chromium (skipped without it)
 	@$(BIN)/python -m pytest -m browser $(ARGS)
+test-cluster: $(SETUP) ## tests on clusters of several Ray nodes on this machine
+	@$(BIN)/python -m pytest -m cluster $(ARGS)
 test-gpu: $(SETUP) ## tests that need CUDA
 	@$(BIN)/python -m pytest -m gpu $(ARGS)
 test-fresh: $(SETUP) ## the README's first command in a fresh clone

@@ -99,7 +99,7 @@ start() {
     # the folder.
     RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 \
         GLOO_SOCKET_IFNAME=lo NCCL_SOCKET_IFNAME=lo RAY_USAGE_STATS_ENABLED=0 \
-        PATH="$(dirname "$python"):$PATH" TMPDIR="$folder" \
+        PATH="$(dirname "$python"):$PATH" TMPDIR="$folder" RAY_TMPDIR="$folder" \
         setsid "$python" "$here/ray_local_nodes.py" --port "$port" --dashboard-port "$dashboard_port" \
         --nodes "$nodes" --cpus "$cpus" --folder "$folder" > "$state/log" 2>&1 < /dev/null &
     pid=$!

@@ -5,8 +5,8 @@ then listens on every interface; told not to by RAY_ENABLE_WINDOWS_OR_OSX_CLUSTE
 ray-local.sh sets for the drivers of jobs, it refuses a second node. So all are made through Ray's
 own class for several nodes on one machine. A file with the address says that they are ready.
 
-What Ray writes goes below TMPDIR, its address among it: a job that did not find it there would join
-any other Ray that runs on this machine.
+What Ray writes goes below RAY_TMPDIR, its address among it: a job that did not find it there would
+join any other Ray that runs on this machine.
 
 Source:
     ray 2.60.0: scripts/scripts.py, `start`; _private/services.py, `resolve_ip_for_localhost`;

@@ -70,7 +70,8 @@ def make_ready(
                 with tempfile.TemporaryDirectory(
                     prefix=".build-", dir=folder, ignore_cleanup_errors=True
                 ) as temporary:
-                    _build(op, folder=folder, environment={**environment, "TMPDIR": temporary})
+                    variables = {**environment, "TMPDIR": temporary}
+                    _build(op, folder=folder, environment=variables, lock=lock)
                 _ready_file(op, folder).touch()
 
 
@@ -93,7 +94,7 @@ def _opened_lock(folder: Path) -> TextIO:
         ) from err
 
 
-def _build(op: str, *, folder: Path, environment: Mapping[str, str]) -> None:
+def _build(op: str, *, folder: Path, environment: Mapping[str, str], lock: TextIO) -> None:
     command = [sys.executable, "-m", "orchestrator.worker.compiled_ops", op]
     variables = {**environment, "TORCH_EXTENSIONS_DIR": str(folder), "MAX_JOBS": "2"}
     locks_before = set(folder.glob(_LOCKS))
@@ -107,6 +108,8 @@ def _build(op: str, *, folder: Path, environment: Mapping[str, str]) -> None:
         text=True,
         errors="replace",
         start_new_session=True,
+        # It holds our lock for as long as it lives, should this process be killed.
+        pass_fds=[lock.fileno()],
     ) as build:
         try:
             output, _ = build.communicate(timeout=BUILD_TIMEOUT_S)
@@ -120,8 +123,8 @@ def _build(op: str, *, folder: Path, environment: Mapping[str, str]) -> None:
             ) from err
         finally:
             if build.wait():
-                for lock in set(folder.glob(_LOCKS)) - locks_before:
-                    lock.unlink(missing_ok=True)
+                for left in set(folder.glob(_LOCKS)) - locks_before:
+                    left.unlink(missing_ok=True)
     if build.returncode:
         log_path = folder / f"{op}.log"
         log_path.write_text(output, encoding="utf-8")

@@ -38,9 +38,14 @@ class Cause(IntEnum):
 
     DIVERGED = 0
     OUT_OF_MEMORY = 1
-    KILLED = 2
-    USER_CODE = 3
-    LOST_PEER = 4
+    NODE_NOT_READY = 2
+    KILLED = 3
+    USER_CODE = 4
+    LOST_PEER = 5
+
+
+class NodeNotReadyError(OrchestratorError):
+    """A node lacks what its ranks need; says which, and what to do."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +113,8 @@ def cause_of(error: RankError) -> Cause:
     """Tell what kind of failure a rank's error is."""
     if error.kind == "DivergedError":
         return Cause.DIVERGED
+    if error.kind == NodeNotReadyError.__name__:
+        return Cause.NODE_NOT_READY
     if error.kind in ("MemoryError", "OutOfMemoryError") or _MEMORY_WORDS.search(error.message):
         return Cause.OUT_OF_MEMORY
     if error.signal_name is not None or error.kind in ("ActorDiedError", "WorkerDiedError"):
@@ -138,6 +145,7 @@ def judge(errors: Mapping[int, RankError], *, last_steps: Mapping[int, int]) -> 
         "training.gradient_clipping, and look at the data of that step",
         Cause.OUT_OF_MEMORY: f"rank {first.rank} ran out of memory {during}: "
         f"{_one_line(first.message)}; raise zero.stage, offload, or lower micro_batch_size",
+        Cause.NODE_NOT_READY: _one_line(first.message),
         Cause.KILLED: f"rank {first.rank} was killed {_by(first)}{during}; {_way_out(first)}",
         Cause.USER_CODE: f"rank {first.rank} failed {during}: "
         f"{first.kind}: {_one_line(first.message)}; see logs/failure.txt",

@@ -3,6 +3,7 @@
 `.orchestrator/` in the current folder unless `--home` or ORCHESTRATOR_HOME names another.
 """
 
+import functools
 import hashlib
 import os
 import re
@@ -121,6 +122,23 @@ def open_home(path: Path) -> Home:
 def versions() -> dict[str, str]:
     """Library -> version, as installed."""
     return {name: version(name) for name in _LIBRARIES}
+
+
+@functools.cache
+def package_files() -> dict[str, str]:
+    """Path of each module of this package -> a hash of it."""
+    package = Path(__file__).parents[1]
+    return {
+        str(path.relative_to(package)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(package.rglob("*.py"))
+        # An editor's lock is a link that leads nowhere.
+        if path.is_file()
+    }
+
+
+def own_code() -> str:
+    """A hash of this package's code, which tells versions of it apart."""
+    return hashlib.sha256(repr(package_files()).encode()).hexdigest()
 
 
 def _stamped(name: str, *, at_unix_s: float) -> str:

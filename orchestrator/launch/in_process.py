@@ -62,6 +62,9 @@ class InProcessLauncher:
             )
             raise RunError(judge({0: error}, last_steps=last_steps)) from err
 
+    compiles = False
+    """The driver does, which is this process."""
+
     def abort(self) -> None:
         """Do nothing: one's own thread cannot be ended."""
 

@@ -1,14 +1,20 @@
 """The user's own files on their way to ranks on other machines of a cluster.
 
-A rank builds the model and reads the data from the job file's folder. Where that folder is not, or
-holds something else, its files are unpacked into a new one. Imports no Ray.
+A rank builds the model and reads the data from the job file's folder, and imports from there and
+from the folder the run was started in. Where one of them is not, or holds something else, its files
+are unpacked into a new one. Imports no Ray.
 """
 
 import contextlib
+import os
+import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from orchestrator.launch.shadows import user_modules
 from orchestrator.plan.launch_plan import LaunchPlan
@@ -17,14 +23,26 @@ from orchestrator.spec.data import TextData
 PACKAGE = Path(__file__).resolve().parents[1]
 MOST_DATA_BYTES = 10 * 2**20
 """Of data files; more is to lie on a disk that every node sees."""
+_PREFIX = "orchestrator-job-"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bag:
+    """Files of one folder of the driver's machine."""
+
+    root: Path
+    files: Mapping[str, bytes]
+    """Path below the folder -> content."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Luggage:
     """Files that plans name or import."""
 
-    files: Mapping[str, bytes]
-    """Path below the job file's folder -> content."""
+    beside: Bag
+    """From the job file's folder: modules, and texts."""
+    current: Bag
+    """Modules from the folder that the run was started in."""
 
 
 def own_modules(plan: LaunchPlan, root: Path) -> Iterator[tuple[Path, Path]]:
@@ -37,41 +55,62 @@ def own_modules(plan: LaunchPlan, root: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def pack_luggage(plans: Sequence[LaunchPlan]) -> Luggage:
-    """Read what ranks need beside the package: modules, and texts below the job file's folder.
-
-    Modules of the current folder come along with those beside the job file, which go first.
+    """Read what ranks need beside the package.
 
     Args:
-        plans: of one job file.
+        plans: of one job file; at least one.
     """
-    found: dict[str, Path] = {}
-    for plan in plans:
-        for root in (plan.folder, Path.cwd()):
-            for path, inside in own_modules(plan, root):
-                found.setdefault(str(inside), path)
-        for path in _texts(plan):
-            found[str(path.relative_to(plan.folder))] = path
-    files = {}
-    for name, path in found.items():
-        # An editor's lock, such as a link that leads nowhere, is no module.
-        with contextlib.suppress(OSError):
-            files[name] = path.read_bytes()
-    return Luggage(files=files)
+    folder, here = plans[0].folder, Path.cwd()
+    beside = {path for plan in plans for path, _ in own_modules(plan, folder)}
+    texts = {path for plan in plans for path in _texts(plan)}
+    current = {path for plan in plans for path, _ in own_modules(plan, here)}
+    return Luggage(
+        beside=_bag(folder, beside | texts),
+        current=_bag(here, {path for path in current if not path.is_relative_to(folder)}),
+    )
 
 
 @contextlib.contextmanager
-def at_hand(plan: LaunchPlan, luggage: Luggage) -> Iterator[Path]:
-    """Give a folder that has the job's files: its own, or for as long as it is needed a new one."""
-    if all(_is_there(plan.folder / name, content) for name, content in luggage.files.items()):
-        yield plan.folder
+def at_hand(luggage: Luggage) -> Iterator[Path]:
+    """Give a folder that has the job's files, and let the others be imported.
+
+    Either is the driver's own where it can be seen, or for as long as it is needed a new one.
+    """
+    _remove_abandoned()
+    with _opened(luggage.beside) as folder, _opened(luggage.current) as current:
+        if str(current) not in sys.path:
+            sys.path.append(str(current))
+        yield folder
+
+
+@contextlib.contextmanager
+def _opened(bag: Bag) -> Iterator[Path]:
+    if all(_is_there(bag.root / name, content) for name, content in bag.files.items()):
+        yield bag.root
         return
-    with tempfile.TemporaryDirectory(prefix="orchestrator-job-") as name:
-        folder = Path(name)
-        for inside, content in luggage.files.items():
-            path = folder / inside
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as name:
+        for inside, content in bag.files.items():
+            path = Path(name) / inside
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        yield folder
+        yield Path(name)
+
+
+def _remove_abandoned() -> None:
+    """Remove what ranks left that were killed."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        owner = path.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not psutil.pid_exists(int(owner)):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _bag(root: Path, paths: Iterable[Path]) -> Bag:
+    files = {}
+    for path in sorted(paths):
+        # An editor's lock, such as a link that leads nowhere, is no module.
+        with contextlib.suppress(OSError):
+            files[str(path.relative_to(root))] = path.read_bytes()
+    return Bag(root=root, files=files)
 
 
 def _is_there(path: Path, content: bytes) -> bool:

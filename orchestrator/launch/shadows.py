@@ -5,7 +5,6 @@ code), so that the same question is answered at once the next time.
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from typing import Any
 
 from orchestrator.forecast.profile import ModelProfile
 from orchestrator.forecast.shadow_result import ShadowResult, differences
-from orchestrator.launch.home import versions
+from orchestrator.launch.home import own_code, versions
 from orchestrator.plan.launch_plan import LaunchPlan
 from orchestrator.spec.data import FactoryData
 from orchestrator.spec.model import FactoryModel
@@ -34,7 +33,7 @@ TIMEOUT_S = 900.0
 """For all requests of one call."""
 _MOST_FILES = 500
 _DEEPEST = 4
-"""Folders below the job's, or the current one, in which a change of code is noticed."""
+"""Folders below the job's, or the current one, in which the user's modules are looked for."""
 
 
 class Shadows:
@@ -108,7 +107,7 @@ class Shadows:
         return [told.get(number, none) for number in range(len(requests))]
 
     def _key(self, request: Request) -> str:
-        question = {"request": _question(request), "versions": versions(), "code": _own_code()}
+        question = {"request": _question(request), "versions": versions(), "code": own_code()}
         text = json.dumps(question, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -252,13 +251,3 @@ def _hashes(plan: LaunchPlan, folder: Path) -> dict[str, str]:
 
 def _modules_may_lie_in(folders: Sequence[str]) -> Iterator[str]:
     return (name for name in folders if name.isidentifier() and name != "__pycache__")
-
-
-@functools.cache
-def _own_code() -> str:
-    """A hash of this package, so that another version of it answers anew."""
-    package = Path(__file__).parents[1]
-    content = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        content.update(path.read_bytes())
-    return content.hexdigest()

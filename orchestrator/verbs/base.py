@@ -91,9 +91,14 @@ def make_ops_ready(
             environment=os.environ,
             show=lambda line: say(options, line),
         )
-    elif ops:
+
+
+def starting_text(ops: Sequence[str], *, joins: bool) -> str:
+    """What is said before the ranks start."""
+    if joins and ops:
         names = " and ".join(ops)
-        say(options, f"A node without DeepSpeed's {names} compiles it first, in a minute or two")
+        return f"Starting the ranks; a node without DeepSpeed's {names} takes minutes to compile it"
+    return "Starting the ranks; this takes about ten seconds"
 
 
 def forecast_to_show(

@@ -15,6 +15,7 @@ from orchestrator.verbs.base import (
     make_ops_ready,
     say,
     setting_for,
+    starting_text,
 )
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def launch(options: argparse.Namespace, started_unix_s: float) -> int:
                 plan, forecast=made, forced=_is_forced(options, made, force=options.force)
             )
         setting = setting_for(home, store, started_unix_s=started_unix_s)
-        make_ops_ready(options, plan.compiled_ops, setting=setting, joins=address is not None)
-        say(options, "\nStarting the ranks; this takes about ten seconds")
+        joins = address is not None
+        make_ops_ready(options, plan.compiled_ops, setting=setting, joins=joins)
+        say(options, f"\n{starting_text(plan.compiled_ops, joins=joins)}")
         logs = home.run_folder(plan.spec.name, at_unix_s=started_unix_s) / "logs"
         with options.voice.libraries_write_to(None if options.verbose else logs / "driver.log"):
             display = Display(options.voice.err if options.json else options.voice.out)

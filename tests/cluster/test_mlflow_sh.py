@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.files import CLUSTER
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 API = "/api/2.0/mlflow/experiments/search?max_results=1"
 
 

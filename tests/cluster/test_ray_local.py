@@ -14,7 +14,7 @@ import pytest
 
 from tests.cluster.files import CLUSTER
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
 JOIN = """
 import ray, sys
 ray.init(sys.argv[1], log_to_driver=False, logging_level=40)

@@ -35,6 +35,13 @@ TABLE = {
         [error(0, "WorkerDiedError", "The actor died")],
         ("failed", 1, 0, "rank 0 was killed after step 7; if it was"),
     ),
+    "a node that is not ready is told in its own words, whatever else died": (
+        [
+            error(0, "WorkerDiedError", "The actor died"),
+            error(1, "NodeNotReadyError", "node b: cpu_adam cannot be compiled: out of memory"),
+        ],
+        ("failed", 1, 1, "node b: cpu_adam cannot be compiled"),
+    ),
     "a user's mistake beats the peers it loses": (
         [error(0, "DistBackendError", NCCL), error(1, "ValueError", "mine\nmore")],
         ("failed", 1, 1, "rank 1 failed after step 7: ValueError: mine; see logs/failure.txt"),

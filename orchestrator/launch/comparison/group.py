@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from orchestrator.launch.base import Launch, Launcher
+from orchestrator.launch.compiled_ops import BUILD_TIMEOUT_S
 from orchestrator.launch.failure import Failure
 from orchestrator.launch.follow import Follower
 from orchestrator.launch.run import how_it_ended
@@ -30,6 +31,11 @@ log = logging.getLogger(__name__)
 
 class GroupLauncher(Launcher, Protocol):
     """A launcher whose group can be ended from outside."""
+
+    @property
+    def compiles(self) -> bool:
+        """Whether ranks may have to compile DeepSpeed's ops before they train."""
+        ...
 
     def abort(self) -> None:
         """End a `run` that another thread waits for; it then raises `RunError`."""
@@ -134,8 +140,12 @@ class _Watch:
         patience_s = self._timeout_s if heard else max(self._timeout_s, START_PATIENCE_S)
         if self._follower.silent_s <= patience_s:
             return False
-        # Ranks whose steps are slow tell of several at once.
         under_way = self._launches[min(self._follower.n_done, len(self._launches) - 1)]
+        if self._launcher.compiles and not last_steps(under_way):
+            patience_s += BUILD_TIMEOUT_S * len(under_way.plan.compiled_ops)
+            if self._follower.silent_s <= patience_s:
+                return False
+        # Ranks whose steps are slow tell of several at once.
         return time.time() - _last_kept_unix_s(under_way.log_folder) > patience_s
 
     def _abort(self) -> None:

@@ -4,7 +4,6 @@ Reads the tables of Ray's control store, which need no dashboard; through intern
 since its public way to them (`ray.util.state`) asks the dashboard.
 """
 
-import itertools
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -95,9 +94,9 @@ def _of_placement_groups(accessor: Any) -> Iterator[tuple[bytes, Mapping[str, fl
 
 
 def _short(command: str) -> str:
-    """A command line up to its first option: what comes behind may be nobody's business."""
-    words = [word for word in command.split() if word not in ("-m", "-u")]
-    named = itertools.takewhile(lambda word: not word.startswith("-"), words)
-    names = [Path(word).name for word in named]
-    said = names[1:] if names and names[0].startswith("python") else names
-    return " ".join(said) or "a driver"
+    """The script or module of a command line: what comes behind may be nobody's business."""
+    words = command.split()
+    if words and Path(words[0]).name.startswith("python"):
+        words = words[1:]
+    named = [Path(word).name for word in words if word not in ("-m", "-u")]
+    return named[0] if named and not named[0].startswith("-") else "a driver"

@@ -15,7 +15,7 @@ LOOK_EVERY_S = 1.0
 SAY_EVERY_S = 30.0
 _ENVIRONMENT = {
     # Once a second; what answers at the address is looked at before.
-    "RAY_NUM_REDIS_GET_RETRIES": "8",
+    "RAY_NUM_REDIS_GET_RETRIES": "5",
     # A report waits for the next look of the controller; Ray's own are 2 s apart.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     # A run that loses a node ends, announced or not; watching costs a process.

@@ -1,28 +1,21 @@
-"""How Ray Train prepares a group of ranks: compiled ops, an address to meet at, heavy imports.
+"""How Ray Train prepares a group of ranks: an address to meet at, and the heavy imports.
 
 Ray's own torch backend imports torch into driver and controller; this one only into the ranks. It
 imports no torch itself.
 """
 
 import gc
-import logging
 import os
 import socket
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray.train.backend import Backend, BackendConfig
 
-from orchestrator.errors import UsageError
-from orchestrator.launch.compiled_ops import make_ready
-from orchestrator.launch.home import Home
-from orchestrator.launch.on_ray.node_name import node_name
-
-log = logging.getLogger(__name__)
+from orchestrator.launch.on_ray.node import NodeNeeds, ops_folder_here
 
 
 def free_address() -> tuple[str, int]:
@@ -35,7 +28,7 @@ def free_address() -> tuple[str, int]:
 
 
 def prepare_rank(
-    address: str, port: int, environment: dict[str, str], drivers_folder: Path | None
+    address: str, port: int, environment: dict[str, str], needs: NodeNeeds | None
 ) -> None:
     """On a rank, before training: where to meet, and what to import.
 
@@ -45,10 +38,10 @@ def prepare_rank(
         address: where rank 0 is met.
         port: of it.
         environment: variables of every rank.
-        drivers_folder: of compiled ops, where the ranks may be on other machines.
+        needs: of the node, where ranks may be on other machines.
     """
-    if drivers_folder is not None:
-        environment["TORCH_EXTENSIONS_DIR"] = str(ops_folder_here(drivers_folder))
+    if needs is not None:
+        environment["TORCH_EXTENSIONS_DIR"] = str(ops_folder_here(needs))
     os.environ.update(environment)
     os.environ |= {
         "MASTER_ADDR": address,
@@ -69,53 +62,14 @@ def prepare_rank(
             del sys.modules["mlflow"]
 
 
-def make_node_ready(ops: tuple[str, ...], drivers_folder: Path) -> str | None:
-    """On one rank of a node: compile the ops that are not compiled there.
-
-    Args:
-        ops: as `compiled_ops.make_ready` takes them.
-        drivers_folder: where the driver has its own.
-
-    Returns:
-        What went wrong and what to do; `None` if nothing did.
-    """
-    folder = ops_folder_here(drivers_folder)
-    try:
-        make_ready(ops, folder=folder, environment=os.environ, show=log.info)
-    except UsageError as err:
-        return f"node {node_name()}: {err}"
-    return None
-
-
-def ops_folder_here(drivers_folder: Path) -> Path:
-    """Where this node has its compiled ops: it may have another processor or another cache."""
-    return Home(path=drivers_folder.parent).extensions(os.environ)
-
-
 class RankBackend(Backend):  # type: ignore[misc]
     """Runs in the controller."""
 
     def on_training_start(self, worker_group: Any, backend_config: "RankBackendConfig") -> None:
-        """Make the nodes ready, agree on an address, and let every rank import at once.
-
-        Raises:
-            UsageError: an op cannot be compiled on a node.
-        """
-        folder = backend_config.ops_folder
-        if folder is not None and backend_config.ops:
-            _make_nodes_ready(worker_group, backend_config.ops, folder)
+        """Agree on an address and let every rank import at once."""
         address, port = worker_group.execute_single(0, free_address)
         environment = dict(backend_config.environment)
-        worker_group.execute(prepare_rank, address, port, environment, folder)
-
-
-def _make_nodes_ready(worker_group: Any, ops: tuple[str, ...], folder: Path) -> None:
-    """Let one rank of each node compile, all nodes at once."""
-    one_of_each = {worker.metadata.node_id: worker for worker in worker_group.get_workers()}
-    asked = [worker.execute_async(make_node_ready, ops, folder) for worker in one_of_each.values()]
-    found = ray.get(asked)
-    if troubles := [trouble for trouble in found if trouble is not None]:
-        raise UsageError("\n".join(troubles))
+        worker_group.execute(prepare_rank, address, port, environment, backend_config.needs)
 
 
 @dataclass
@@ -123,10 +77,8 @@ class RankBackendConfig(BackendConfig):  # type: ignore[misc]
     """What the ranks get before they train."""
 
     environment: tuple[tuple[str, str], ...] = ()
-    ops: tuple[str, ...] = ()
-    """DeepSpeed's, to be compiled on every node that has ranks."""
-    ops_folder: Path | None = None
-    """The driver's; `None` where it is the ranks' own, ready for them."""
+    needs: NodeNeeds | None = None
+    """Of every node that has ranks; `None` where the driver has seen to it."""
 
     @property
     def backend_cls(self) -> type[RankBackend]:

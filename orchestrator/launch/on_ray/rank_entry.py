@@ -4,6 +4,7 @@
 thread does it (`reporter`), and training goes on.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -11,12 +12,14 @@ import time
 import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray.train
+import ray.train.collective
 
 from orchestrator.launch.failure import Cause, RankError, RankRaisedError, cause_of
 from orchestrator.launch.luggage import Luggage, at_hand
+from orchestrator.launch.on_ray.node import NodeNeeds, check_package, compile_ops, node_name
 from orchestrator.launch.on_ray.reporter import Reporter
 from orchestrator.launch.unsent import UnsentRecords
 from orchestrator.measure.sample import RankSample, Record
@@ -26,6 +29,9 @@ from orchestrator.plan.launch_plan import LaunchPlan
 LET_PEER_SPEAK_S = 3.0
 """More than the controller's polling interval, 2 s unless it is told otherwise."""
 LAST_WORDS_S = 5.0
+
+if TYPE_CHECKING:
+    from orchestrator.worker.place import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,14 +51,15 @@ class GroupTask:
     """What every rank of a group is told to do, in this order."""
 
     tasks: tuple[RankTask, ...]
-    luggage: Luggage
-    """The user's own files, where ranks may be on other machines than these are."""
+    luggage: Luggage | None
+    """The user's own files; `None` where the ranks are on the driver's machine."""
+    needs: NodeNeeds | None
+    """Of every node; `None` where the driver has seen to it."""
     collective_timeout_s: float
 
 
 def train_on_rank(config: dict[str, Any]) -> None:
     """Train this rank's share. Ray Train calls it with the `GroupTask` under `task`."""
-    from orchestrator.launch.on_ray.node_name import node_name
     from orchestrator.worker.loop import DivergedError
     from orchestrator.worker.place import Place
     from orchestrator.worker.rank import Rank
@@ -85,7 +92,7 @@ def train_on_rank(config: dict[str, Any]) -> None:
     try:
         first = group.tasks[0].plan
         with (
-            at_hand(first, group.luggage) as folder,
+            _folder_of(group) as folder,
             Rank(first, place, timeout_s=group.collective_timeout_s) as rank,
         ):
             for index, task in enumerate(group.tasks):
@@ -94,6 +101,8 @@ def train_on_rank(config: dict[str, Any]) -> None:
                     rank.clear()
                     if task.log_folder is not None:
                         _send_output_to(task.log_folder / f"rank_{number:02d}.log")
+                if group.needs is not None:
+                    _make_node_ready(group.needs, task.plan, place)
                 reporter.begin(index, unsent=_unsent(task, rank=number))
                 plan = replace(task.plan, folder=folder)
                 rank.train(plan, put=put, pace=reporter.pace, extent=task.extent)
@@ -115,6 +124,23 @@ def train_on_rank(config: dict[str, Any]) -> None:
             time.sleep(LET_PEER_SPEAK_S)
         raise RankRaisedError(error) from err
     reporter.close()
+
+
+def _folder_of(group: GroupTask) -> contextlib.AbstractContextManager[Path]:
+    """Where the job's files are, on this machine."""
+    if group.luggage is None:
+        return contextlib.nullcontext(group.tasks[0].plan.folder)
+    return at_hand(group.luggage)
+
+
+def _make_node_ready(needs: NodeNeeds, plan: LaunchPlan, place: "Place") -> None:
+    """Let the first rank of each node look at it and compile; the others wait. Collective."""
+    if place.local_rank == 0:
+        check_package(needs, node=place.node)
+        compile_ops(plan.compiled_ops, node=place.node)
+    if plan.compiled_ops:
+        # Torch's own would run into its timeout.
+        ray.train.collective.barrier()
 
 
 def _unsent(task: RankTask, *, rank: int) -> UnsentRecords | None:

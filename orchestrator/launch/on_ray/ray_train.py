@@ -2,20 +2,24 @@
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from orchestrator.errors import UsageError
 from orchestrator.launch.base import Launch
 from orchestrator.launch.failure import Failure, RunError
-from orchestrator.launch.luggage import Luggage, pack_luggage
+from orchestrator.launch.home import package_files
+from orchestrator.launch.luggage import pack_luggage
 from orchestrator.launch.on_ray.joined_cluster import JoinedCluster
 from orchestrator.launch.on_ray.local_ray import LocalRay, RayStartError
 from orchestrator.launch.stop_signals import signals_kept
 from orchestrator.launch.verdict import rank_error, unfinished, verdict
 from orchestrator.plan.resources import Machine
+
+if TYPE_CHECKING:
+    from orchestrator.launch.on_ray.node import NodeNeeds
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +89,6 @@ class RayLauncher:
             RunError: a rank or the controller failed.
             RayStartError: Ray did not start on this machine.
             InfeasibleError: the cluster's cores or GPUs are taken.
-            UsageError: DeepSpeed's ops cannot be compiled on a node.
             KeyboardInterrupt: Ctrl-C; Ray is stopped already.
         """
         try:
@@ -109,6 +112,11 @@ class RayLauncher:
             elif not self._local_ray.is_running:
                 self._local_ray.start(launch.plan.resources)
 
+    @property
+    def compiles(self) -> bool:
+        """Whether ranks may have to compile DeepSpeed's ops before they train."""
+        return self._cluster is not None
+
     def abort(self) -> None:
         """End a `run` that another thread waits for; it then raises `RunError`."""
         controller = None if self._trainer is None else self._trainer.controller
@@ -128,9 +136,12 @@ class RayLauncher:
             errors = {rank: rank_error(rank, e) for rank, e in err.worker_failures.items()}
             raise verdict(errors, unfinished(launches)) from err
         except ray.train.ControllerError as err:
-            if isinstance(err.controller_failure, UsageError):
-                raise err.controller_failure from err
             message = f"Ray Train's controller failed: {_first_line(err.controller_failure)}"
+            if f"No module named '{__name__.partition('.')[0]}" in str(err):
+                message = (
+                    "a node has another version of this package, or none; bring it up to date "
+                    "there, or take make submit, which sends it along"
+                )
             raise RunError(_without_rank(message, str(err))) from err
         except ray.exceptions.RayError as err:
             message = f"Ray failed: {_first_line(err)}"
@@ -164,10 +175,11 @@ class RayLauncher:
             )
             for launch in launches
         )
-        plans = [launch.plan for launch in launches]
+        needs = None if local else _needs(first)
         task = GroupTask(
             tasks=tasks,
-            luggage=Luggage(files={}) if local else pack_luggage(plans),
+            needs=needs,
+            luggage=None if local else pack_luggage([one.plan for one in launches]),
             collective_timeout_s=first.collective_timeout_s,
         )
         return (LocalTrainer if local else ClusterTrainer)(
@@ -175,8 +187,7 @@ class RayLauncher:
             train_loop_config={"task": task},
             backend_config=RankBackendConfig(
                 environment=tuple(first.rank_environment.items()),
-                ops=tuple(dict.fromkeys(op for plan in plans for op in plan.compiled_ops)),
-                ops_folder=None if local else Path(first.rank_environment["TORCH_EXTENSIONS_DIR"]),
+                needs=needs,
             ),
             scaling_config=ScalingConfig(
                 num_workers=resources.workers,
@@ -192,6 +203,16 @@ class RayLauncher:
                 callbacks=[SpoolCallback([launch.spool_path for launch in launches])],
             ),
         )
+
+
+def _needs(launch: Launch) -> "NodeNeeds":
+    from orchestrator.launch.on_ray.node import NodeNeeds
+
+    return NodeNeeds(
+        package=package_files(),
+        ops_folder=Path(launch.rank_environment["TORCH_EXTENSIONS_DIR"]),
+        ops_folder_chosen=bool(os.environ.get("TORCH_EXTENSIONS_DIR")),
+    )
 
 
 @contextlib.contextmanager

@@ -73,6 +73,8 @@ class Ranks:
             if end is not None:
                 end(launch)
 
+    compiles = False
+
     def abort(self) -> None:
         self.is_aborted = True
 

@@ -2,10 +2,12 @@
 
 import logging
 import time
+from dataclasses import replace
 
 import pytest
 
 from orchestrator.launch.base import Launch
+from orchestrator.launch.comparison import group
 from orchestrator.launch.comparison.group import GroupEnd, run_group
 from orchestrator.launch.unsent import UnsentRecords
 from orchestrator.measure.sample import RankSample, Record
@@ -150,6 +152,32 @@ def test_ranks_that_hang_before_their_first_step_say_so(run):
     failure = run(launcher, hang_timeout_s=0.3).failure
     assert failure is not None
     assert failure.message.startswith("it hangs: no rank goes on before its first step, and ")
+
+
+def test_ranks_that_compile_on_their_nodes_do_not_hang_meanwhile(run, launches, monkeypatch):
+    """Until their first step, where the launch needs ops; the driver hears nothing of it."""
+    monkeypatch.setattr(group, "BUILD_TIMEOUT_S", 2.0)
+    launches[0] = replace(launches[0], plan=replace(launches[0].plan, compiled_ops=("cpu_adam",)))
+
+    def compile_first(launch):
+        put(launch, *facts_of_two())
+        time.sleep(1.5)
+        tell(launch)
+
+    workers = Workers(compile_first)
+    workers.compiles = True
+    assert run(workers, hang_timeout_s=0.3).outcome == "ok"
+    launcher = Workers()
+    launcher.compiles = True
+
+    def stand_still(launch):
+        put(launch, records.sample(0), records.sample(1))
+        launcher.hang(launch)
+
+    launcher.does = (stand_still,)
+    began_s = time.monotonic()
+    assert run(launcher, hang_timeout_s=0.3).outcome == "failed"
+    assert time.monotonic() - began_s < 2
 
 
 def test_ending_ranks_that_hang_is_tried_until_it_works(run, caplog):

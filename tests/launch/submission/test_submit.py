@@ -6,6 +6,7 @@ import re
 import signal
 import sqlite3
 import time
+from importlib.metadata import version
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.cluster.test_ray_local import Nodes
 from tests.launch.command import Command, write_users_job
 from tests.worker.ranks import EXTENSIONS
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 SECRET = "planted-7f3a9c"
 
 
@@ -192,21 +193,17 @@ def test_logs_shows_it_again_and_status_says_how_it_ended(give, job_ids):
     assert f"{job_ids['well']}  succeeded, exit code 0, submitted " in listed.stdout
 
 
-def test_with_json_the_jobs_answer_is_all_on_stdout_and_its_exit_code_arrives(give):
-    command = submit(give, "--json", "--set", "model.config={mode: memory}").wait()
-    assert command.exit_code == 4, command.stderr
-    assert command.answer["outcome"] == "oom"
-    assert "ran out of memory" in command.answer["message"]
-    assert command.answer["job_id"].startswith("users-")
-    assert "Plan of users" in command.stderr
-
-
 def test_not_waited_for_it_says_how_to_go_on_and_logs_ends_as_the_job_does(give):
-    command = submit(give, "--no-wait", "--set", "model.config={mode: mistake}").wait()
+    """With --json the job's answer is all on stdout, here and there."""
+    mistake = ("--no-wait", "--json", "--set", "model.config={mode: mistake}")
+    command = submit(give, *mistake).wait()
     assert command.exit_code == 0
-    logs = give("logs", found_in(command.stdout, r"JOB_ID=(\S+)")).wait()
+    logs = give("logs", command.answer["job_id"], "--json").wait()
     assert logs.exit_code == 1
-    assert "rank 1 failed after step" in logs.stdout
+    assert logs.answer["outcome"] == "failed"
+    assert logs.answer["message"].startswith("rank 1 failed after step")
+    assert logs.answer["job_id"] == command.answer["job_id"]
+    assert "Plan of users" in logs.stderr
 
 
 def test_a_bad_file_never_travels(give):
@@ -236,6 +233,33 @@ def test_a_wrong_token_is_one_line_within_ten_seconds(give):
     assert len(command.stderr.splitlines()) == 1
     assert "refuses this token" in command.stderr
     assert command.seconds < 10
+
+
+def installed(folder, **versions):
+    """Put other versions of libraries in front, as far as their metadata goes."""
+    for name, number in versions.items():
+        metadata = folder / f"{name}-{number}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_a_cluster_of_another_ray_version_is_one_line_within_ten_seconds(give, tmp_path):
+    command = submit(give, **installed(tmp_path, ray="2.59.0")).wait()
+    assert command.exit_code == 2
+    assert len(command.stderr.splitlines()) == 1
+    assert "runs Ray 2.60.0 and this is 2.59.0; install the same on both" in command.stderr
+    assert command.seconds < 10
+
+
+def test_other_versions_of_libraries_are_a_line_each_and_exit_code_2_arrives(give, tmp_path):
+    there = {name: version(name).partition("+")[0] for name in ("torch", "deepspeed")}
+    command = submit(give, **installed(tmp_path, torch="2.1.0", deepspeed="0.1.0")).wait()
+    assert command.exit_code == 2, command.stdout
+    said = command.stdout.splitlines()
+    for name, here in (("torch", "2.1.0"), ("deepspeed", "0.1.0")):
+        line = rf"{name} {re.escape(there[name])}\S* on the cluster and {here} where the job was .*"
+        assert len([one for one in said if re.fullmatch(line, one)]) == 1, said
 
 
 def test_ctrl_c_stops_following_and_not_the_job_which_stop_ends(give):
