@@ -56,6 +56,7 @@ class Traced:
 
 N_PROFILED = 2
 GLOO_LETS_GO_S = 0.002
+AT_REST_S = 0.05
 
 
 def trace_and_profile(plan, place, *, put):
@@ -93,6 +94,8 @@ def trace_and_profile(plan, place, *, put):
     engine = build_engine(plan, model, device=device)
     step(lambda _phase: None)
     gc.collect()
+    # What gloo's threads still hold is no part of what rests between steps.
+    time.sleep(AT_REST_S)
     left = [tensor for key, tensor in live_storages().items() if key not in ignored]
     resting_bytes = sum(t.untyped_storage().nbytes() for t in left if t.device.type == "cpu")
     del left
