@@ -1,11 +1,20 @@
 """What a run asks of machines: ranks, device, cores. Pure; what there is comes in as `Machine`."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.errors import InfeasibleError
 from orchestrator.spec.load import JobFile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """One node of a cluster."""
+
+    n_cpus: float
+    n_gpus: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +25,8 @@ class Machine:
     n_gpus: float
     name: str
     """How to call it in an error: `this machine`, `the cluster at ...`."""
+    nodes: tuple[Node, ...] = ()
+    """Of a cluster: a worker must find all it takes on one of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +76,48 @@ def resolve_resources(job: JobFile, *, machine: Machine) -> Resources:
             f"{cores:g} CPUs and {machine.name} has {machine.n_cpus:g}; "
             "lower resources.workers or resources.cpus_per_worker (0.5 lets two share a core)",
         )
-    return Resources(
+    resources = Resources(
         workers=section.workers,
         device=device,
         cpus_per_worker=section.cpus_per_worker,
         gpus_per_worker=1 if device == "cuda" else 0,
         placement=section.placement,
     )
+    n_whole = n_places(machine.nodes, resources)
+    if machine.nodes and n_whole < section.workers:
+        each = f"{section.cpus_per_worker:g} CPUs" + (" and 1 GPU" if device == "cuda" else "")
+        n_nodes = f"{len(machine.nodes)} node{'s' if len(machine.nodes) != 1 else ''}"
+        raise _infeasible(
+            job,
+            "resources.workers",
+            f"{section.workers} workers of {each} each are asked for, and the {n_nodes} of "
+            f"{machine.name} have whole places for {n_whole}; "
+            "lower resources.workers or resources.cpus_per_worker",
+        )
+    return resources
+
+
+def n_places(nodes: Sequence[Node], resources: Resources) -> int:
+    """Count the workers that find a whole place on some node.
+
+    Args:
+        nodes: with what they have, or with what of it is free.
+        resources: of each worker, and how many are asked for, which is the most that is counted.
+    """
+    most = resources.workers
+
+    def whole(amount: float, each: float) -> int:
+        # As floats, 0.1 goes nine times into 1; Ray itself counts in steps of 0.0001.
+        return int(amount / each + 1e-6) if each else most
+
+    each_node = (
+        min(
+            whole(node.n_cpus, resources.cpus_per_worker),
+            whole(node.n_gpus, resources.gpus_per_worker),
+        )
+        for node in nodes
+    )
+    return min(most, sum(each_node))
 
 
 def _infeasible(job: JobFile, key: str, message: str) -> InfeasibleError:

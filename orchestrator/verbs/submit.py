@@ -23,17 +23,13 @@ if TYPE_CHECKING:
 def submit(options: argparse.Namespace, started_unix_s: float) -> int:
     """Run a job on a cluster, and show what it says."""
     from orchestrator.launch.preflight import plan_job
-    from orchestrator.launch.submission.head import check_places
     from orchestrator.launch.submission.parcel import pack
     from orchestrator.spec.load import load_job
     from orchestrator.units import as_bytes
 
     job = load_job(options.job, overrides=options.set)
     head = _head(options)
-    nodes = head.nodes()
-    machine = head.machine(nodes)
-    plan = plan_job(job, machine=machine, environment=os.environ, elsewhere=True)
-    check_places(nodes, plan.resources, cluster=machine.name)
+    plan = plan_job(job, machine=head.machine(), environment=os.environ, elsewhere=True)
     with tempfile.TemporaryDirectory(prefix="orchestrator-submit-") as folder:
         parcel = pack(job, plan, folder=Path(folder), overrides=options.set)
         jobs = _jobs(options, head)

@@ -1,7 +1,7 @@
 import pytest
 
 from orchestrator.errors import ExitCode, InfeasibleError
-from orchestrator.plan.resources import Machine, resolve_resources, this_machine
+from orchestrator.plan.resources import Machine, Node, resolve_resources, this_machine
 from orchestrator.spec.load import load_job
 from tests import small_jobs
 
@@ -97,3 +97,38 @@ def test_this_machine_has_a_core_to_run_this_on():
     machine = this_machine(visible_devices=None)
     assert machine.n_cpus >= 1
     assert machine.n_gpus >= 0
+
+
+TWO_NODES = Machine(
+    n_cpus=5,
+    n_gpus=2,
+    name="the cluster",
+    nodes=(Node(n_cpus=2, n_gpus=2), Node(n_cpus=3, n_gpus=0)),
+)
+
+
+@pytest.mark.parametrize(
+    ("workers", "section"),
+    [
+        (3, {"cpus_per_worker": 1.5, "device": "cpu"}),
+        (5, {"cpus_per_worker": 1, "device": "cpu"}),
+        (50, {"cpus_per_worker": 0.1, "device": "cpu"}),
+        (2, {"cpus_per_worker": 1, "device": "cuda"}),
+    ],
+)
+def test_workers_that_find_whole_places_on_nodes_are_taken(resolve, workers, section):
+    assert resolve(TWO_NODES, workers=workers, **section).workers == workers
+
+
+@pytest.mark.parametrize(
+    ("workers", "section", "words"),
+    [
+        (2, {"cpus_per_worker": 2.5, "device": "cpu"}, "2.5 CPUs each are asked for, and the 2 "),
+        (2, {"cpus_per_worker": 2, "device": "cuda"}, "2 CPUs and 1 GPU each are asked for, and "),
+    ],
+)
+def test_a_worker_needs_all_it_takes_on_one_node(resolve, workers, section, words):
+    with pytest.raises(InfeasibleError) as caught:
+        resolve(TWO_NODES, workers=workers, **section)
+    assert words in str(caught.value)
+    assert "nodes of the cluster have whole places for 1; lower" in str(caught.value)

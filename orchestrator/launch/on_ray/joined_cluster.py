@@ -3,12 +3,12 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 from orchestrator.errors import InfeasibleError, UsageError
 from orchestrator.launch.on_ray.cluster_address import AUTO, check_answers
 from orchestrator.launch.stop_signals import signals_kept
-from orchestrator.plan.resources import Machine, Resources
+from orchestrator.plan.resources import Machine, Node, Resources, n_places
 from orchestrator.units import as_duration
 
 LOOK_EVERY_S = 1.0
@@ -71,11 +71,12 @@ class JoinedCluster:
                 "is its token in RAY_AUTH_TOKEN, and is this one of its machines?"
             ) from err
         self.is_joined = True
-        total = ray.cluster_resources()
+        nodes = _nodes(node["Resources"] for node in ray.nodes() if node["Alive"])
         return Machine(
-            n_cpus=total.get("CPU", 0.0),
-            n_gpus=total.get("GPU", 0.0),
+            n_cpus=sum(node.n_cpus for node in nodes),
+            n_gpus=sum(node.n_gpus for node in nodes),
             name=f"the cluster at {self._address}",
+            nodes=nodes,
         )
 
     def leave(self) -> None:
@@ -108,20 +109,29 @@ class JoinedCluster:
             time.sleep(min(LOOK_EVERY_S, left_s))
 
     def _check_free(self, resources: Resources) -> None:
-        import ray
+        from ray._private.state import available_resources_per_node
 
         from orchestrator.launch.on_ray.cluster_holders import holders_text
 
-        free = ray.available_resources()
-        cpus = resources.workers * resources.cpus_per_worker
-        gpus = resources.workers * resources.gpus_per_worker
-        if cpus > free.get("CPU", 0.0) or gpus > free.get("GPU", 0.0):
-            raise InfeasibleError(
-                f"the cluster at {self._address} is busy: {cpus:g} CPUs and {gpus:g} GPUs are "
-                f"needed, {free.get('CPU', 0.0):g} and {free.get('GPU', 0.0):g} are free"
-                f"{holders_text()}; "
-                "wait for its jobs to end (--wait 10m), or lower resources.workers"
-            )
+        free = _nodes(available_resources_per_node().values())
+        n_workers, n_whole = resources.workers, n_places(free, resources)
+        if n_whole == n_workers:
+            return
+        cpus, gpus = n_workers * resources.cpus_per_worker, n_workers * resources.gpus_per_worker
+        free_cpus = sum(node.n_cpus for node in free)
+        free_gpus = sum(node.n_gpus for node in free)
+        whole = f", with whole places for {n_whole} of {n_workers} workers"
+        scattered = cpus <= free_cpus and gpus <= free_gpus
+        raise InfeasibleError(
+            f"the cluster at {self._address} is busy: {cpus:g} CPUs and {gpus:g} GPUs are needed, "
+            f"{free_cpus:g} and {free_gpus:g} are free{whole if scattered else ''}"
+            f"{holders_text()}; "
+            "wait for its jobs to end (--wait 10m), or lower resources.workers"
+        )
+
+
+def _nodes(resources: Iterable[Mapping[str, float]]) -> tuple[Node, ...]:
+    return tuple(Node(n_cpus=one.get("CPU", 0.0), n_gpus=one.get("GPU", 0.0)) for one in resources)
 
 
 def _cluster_of_this_machine() -> str:

@@ -7,25 +7,16 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.errors import InfeasibleError, UsageError
-from orchestrator.plan.resources import Machine, Resources
+from orchestrator.errors import UsageError
+from orchestrator.plan.resources import Machine, Node
 
 DEFAULT_PORT = 8265
 ANSWER_TIMEOUT_S = 5.0
 _MOST_NODES = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """One node of a cluster, with all it has, free or not."""
-
-    n_cpus: float
-    n_gpus: float
 
 
 def read_url(text: str | None) -> str:
@@ -110,12 +101,18 @@ class Head:
         except (KeyError, TypeError, AttributeError) as err:
             raise UsageError(f"the cluster at {self.url} does not tell its nodes: {err}") from err
 
-    def machine(self, nodes: Sequence[Node]) -> Machine:
-        """All nodes together, as a plan sees them."""
+    def machine(self) -> Machine:
+        """All its nodes together, as a plan sees them.
+
+        Raises:
+            UsageError: it does not answer.
+        """
+        nodes = self.nodes()
         return Machine(
             n_cpus=sum(node.n_cpus for node in nodes),
             n_gpus=sum(node.n_gpus for node in nodes),
             name=f"the cluster at {self.url}",
+            nodes=tuple(nodes),
         )
 
     def _ask(self, path: str) -> dict[str, Any]:
@@ -152,34 +149,6 @@ class Head:
         return UsageError(
             f"what answers at {self.url} is no Ray dashboard; give the address of one, port 8265 "
             "unless it was started with another (5000 is MLflow's)"
-        )
-
-
-def check_places(nodes: Sequence[Node], resources: Resources, *, cluster: str) -> None:
-    """See that every worker finds its place on some node, were the cluster free.
-
-    Args:
-        nodes: of the cluster.
-        resources: what the run takes.
-        cluster: how to call it.
-
-    Raises:
-        InfeasibleError: together the nodes have enough, but not for whole workers.
-    """
-    cpus, gpus = resources.cpus_per_worker, resources.gpus_per_worker
-    n_places = sum(
-        min(
-            int(node.n_cpus // cpus) if cpus else resources.workers,
-            int(node.n_gpus // gpus) if gpus else resources.workers,
-        )
-        for node in nodes
-    )
-    if n_places < resources.workers:
-        each = f"{cpus:g} CPUs" + (f" and {gpus:g} GPUs" if gpus else "")
-        raise InfeasibleError(
-            f"resources.workers: {resources.workers} workers of {each} each are asked for, and the "
-            f"{len(nodes)} node{'s' if len(nodes) != 1 else ''} of {cluster} have whole places for "
-            f"{n_places}; lower resources.workers or resources.cpus_per_worker"
         )
 
 

@@ -206,13 +206,20 @@ def test_a_node_with_another_version_of_the_package_is_named(launch, tmp_path):
     assert re.fullmatch(words, command.answer["message"])
 
 
-def test_a_job_that_never_fits_is_refused_at_once(launch, cluster):
-    settings = ("--set", "resources.workers=9", "--set", "resources.cpus_per_worker=1")
-    command = launch(*settings, "--set", "training.global_batch_size=36")
+@pytest.mark.parametrize(
+    ("workers", "cpus", "words"),
+    [
+        (9, 1, "9 workers x 1 CPUs need 9 CPUs and the cluster at {} has 2; "),
+        (1, 1.5, "and the 2 nodes of the cluster at {} have whole places for 0; "),
+    ],
+)
+def test_a_job_that_never_fits_is_refused_at_once(launch, cluster, workers, cpus, words):
+    settings = (f"resources.workers={workers}", f"resources.cpus_per_worker={cpus}")
+    batch = f"training.global_batch_size={4 * workers}"
+    command = launch(*(word for pair in (*settings, batch) for word in ("--set", pair)))
     assert command.exit_code == 3
     assert command.seconds < 10
-    words = f"9 workers x 1 CPUs need 9 CPUs and the cluster at {cluster.address} has 2; "
-    assert words in command.answer["error"]
+    assert words.format(cluster.address) in command.answer["error"]
     assert command.stderr.strip() == command.answer["error"]
 
 

@@ -7,9 +7,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from orchestrator.errors import InfeasibleError, UsageError
-from orchestrator.launch.submission.head import Head, Node, check_places, read_url
-from orchestrator.plan.resources import Resources
+from orchestrator.errors import UsageError
+from orchestrator.launch.submission.head import Head, read_url
+from orchestrator.plan.resources import Node
 
 VERSION = json.dumps({"version": "4", "ray_version": "2.60.0", "ray_commit": "abc"})
 NODES = json.dumps(
@@ -105,9 +105,8 @@ def test_what_is_no_address_is_told_in_one_line(text, words):
 def test_a_ray_of_the_same_minor_version_is_taken_and_its_nodes_are_counted(serve):
     url = serve(version=(200, VERSION), jobs=(200, "[]"), nodes=(200, NODES))
     head = check(url)
-    nodes = head.nodes()
-    assert nodes == [Node(n_cpus=2, n_gpus=1), Node(n_cpus=3, n_gpus=0)]
-    machine = head.machine(nodes)
+    machine = head.machine()
+    assert machine.nodes == (Node(n_cpus=2, n_gpus=1), Node(n_cpus=3, n_gpus=0))
     assert (machine.n_cpus, machine.n_gpus) == (5, 1)
     assert machine.name == f"the cluster at {url}"
 
@@ -154,20 +153,3 @@ def test_the_token_in_the_home_folder_is_found(serve, tmp_path):
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("at home")
     assert check(url).has_token
-
-
-def resources(workers, cpus, gpus=0.0):
-    return Resources(workers=workers, device="cpu", cpus_per_worker=cpus, gpus_per_worker=gpus)
-
-
-@pytest.mark.parametrize(
-    ("wanted", "n_places"),
-    [(resources(3, 1.5), 3), (resources(4, 1.5), 3), (resources(2, 1, 1.0), 1)],
-)
-def test_a_worker_needs_its_cores_on_one_node(wanted, n_places):
-    nodes = [Node(n_cpus=2, n_gpus=1), Node(n_cpus=3, n_gpus=0)]
-    if wanted.workers <= n_places:
-        check_places(nodes, wanted, cluster="it")
-        return
-    with pytest.raises(InfeasibleError, match=f"2 nodes of it have whole places for {n_places};"):
-        check_places(nodes, wanted, cluster="it")
