@@ -1,5 +1,6 @@
 """mlflow.sh for real, on sqlite: to whom it answers, what it keeps, and that it ends."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -66,20 +67,22 @@ class Server:
             else:
                 return
 
-    def close(self):
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(10)
+    @contextlib.contextmanager
+    def running(self):
+        """Up, and ended in the end, if it has not ended by itself."""
+        try:
+            self.wait_until_up()
+            yield self
+        finally:
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait(10)
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    found = Server(tmp_path_factory.mktemp("home"))
-    try:
-        found.wait_until_up()
+    with Server(tmp_path_factory.mktemp("home")).running() as found:
         yield found
-    finally:
-        found.close()
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "mlflow.example.com"])

@@ -1,5 +1,6 @@
 """ray-local.sh for real: who can reach the two nodes, and what is left after them."""
 
+import contextlib
 import json
 import os
 import socket
@@ -88,6 +89,17 @@ class Nodes:
         ports = ("--port", str(self.port), "--dashboard-port", str(self.dashboard_port))
         return self.run("start", "--cpus", "1", *ports, *arguments)
 
+    @contextlib.contextmanager
+    def running(self, *arguments):
+        """Started, and stopped in the end."""
+        done = self.start(*arguments)
+        try:
+            assert done.returncode == 0, done.stderr
+            self.said = done.stdout
+            yield self
+        finally:
+            self.run("stop")
+
     def record(self):
         session, _, folder = (self.state / "ray-local" / "started").read_text().split()
         return int(session), Path(folder)
@@ -113,14 +125,8 @@ class Nodes:
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory):
-    found = Nodes(tmp_path_factory.mktemp("home"))
-    done = found.start()
-    try:
-        assert done.returncode == 0, done.stderr
-        found.said = done.stdout
+    with Nodes(tmp_path_factory.mktemp("home")).running() as found:
         yield found
-    finally:
-        found.run("stop")
 
 
 def test_they_listen_on_loopback_alone(nodes):

@@ -34,12 +34,8 @@ def nodes(tmp_path_factory):
         (ops / name).symlink_to(EXTENSIONS / name)
     found = Nodes(home)
     found.environment |= {"TORCH_EXTENSIONS_DIR": str(ops), "CXX": "/bin/false"}
-    done = found.start("--nodes", str(N_NODES))
-    try:
-        assert done.returncode == 0, done.stderr
+    with found.running("--nodes", str(N_NODES)):
         yield found
-    finally:
-        found.run("stop")
 
 
 @pytest.fixture(scope="module")

@@ -28,23 +28,15 @@ def nodes(tmp_path_factory):
         "ORCHESTRATOR_HOME": str(found.state),
         "SECRET_OF_THE_NODES": SECRET,
     }
-    done = found.start()
-    try:
-        assert done.returncode == 0, done.stderr
+    with found.running():
         yield found
-    finally:
-        found.run("stop")
 
 
 @pytest.fixture(scope="module")
 def mlflow_server(tmp_path_factory):
     """A server for records, as cluster/mlflow.sh starts it."""
-    server = Server(tmp_path_factory.mktemp("server"))
-    try:
-        server.wait_until_up()
+    with Server(tmp_path_factory.mktemp("server")).running() as server:
         yield server
-    finally:
-        server.close()
 
 
 @pytest.fixture(scope="module")
